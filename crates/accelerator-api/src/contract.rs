@@ -1,0 +1,168 @@
+//! Node labels, names and the table of components: what every program agrees on, each string written once.
+//!
+//! Source of the label keys and of the components per workload: the operator's documented contract
+//! (`docs/concepts.md`), which is that of its predecessor, petasus accelerator-operator.
+
+use crate::{ComponentSpec, Rebellions};
+
+/// The admin's label that says what a node's NPUs are for. Values: [`Workload::as_str`].
+pub const WORKLOAD_CONFIG_LABEL: &str = "rebellions.ai/npu.workload.config";
+
+/// The admin's label that makes node-labeler leave a node exactly as it is, when its value is `true`.
+pub const SKIP_LABEL: &str = "rebellions.ai/npu.deploy.skip";
+
+/// The value of a deploy label that puts a component on a node. Any other value is somebody else's and is honoured.
+pub const DEPLOY: &str = "true";
+
+/// PCI vendor id of Rebellions in lower-case hexadecimal, as the pci.ids database and Node Feature Discovery spell it.
+pub const PCI_VENDOR: &str = "1eff";
+
+/// Annotation on our DaemonSets: a digest of what we rendered, so that "is it what we want?" needs no memory.
+pub const RENDERED_ANNOTATION: &str = "petasus.io/rendered";
+
+/// What the NPUs of a node are for: a node's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// NPUs are handed to pods.
+    Container,
+    /// NPUs are handed to virtual machines.
+    VmPassthrough,
+}
+
+impl Workload {
+    /// All modes, in the order in which they are shown.
+    pub const ALL: [Self; 2] = [Self::Container, Self::VmPassthrough];
+
+    /// The value of [`WORKLOAD_CONFIG_LABEL`] that asks for this mode.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::VmPassthrough => "vm-passthrough",
+        }
+    }
+
+    /// The mode that a label value asks for; `None` for anything else, a typo included.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|workload| workload.as_str() == value)
+    }
+}
+
+/// One row of the contract: a unit that can be switched on, configured and deployed on its own.
+#[derive(Debug)]
+pub struct Component {
+    /// Its name in labels and paths: `device-plugin`.
+    pub name: &'static str,
+    /// Name of its DaemonSet, of its status entry and value of its pods' `name` label: `rebellions-device-plugin`.
+    pub operand: &'static str,
+    /// Its controller's binary, image, Deployment, service account, Lease and field manager.
+    pub controller: &'static str,
+    /// The node label that its DaemonSet selects: `rebellions.ai/npu.deploy.device-plugin`.
+    pub deploy_label: &'static str,
+    /// Type of its condition in the status: `RebellionsDevicePluginReady`.
+    pub condition_type: &'static str,
+    /// Path of its section in an AcceleratorConfig, for messages to people.
+    pub path: &'static str,
+    /// The modes in which a node runs it.
+    pub workloads: &'static [Workload],
+    /// Its section of the spec; `None` when the admin did not write one.
+    pub section: fn(&Rebellions) -> Option<&ComponentSpec>,
+}
+
+impl Component {
+    /// Whether the spec asks for this component. An absent section means *not deployed*.
+    #[must_use]
+    pub fn enabled(&self, rebellions: &Rebellions) -> bool {
+        (self.section)(rebellions).is_some_and(|section| section.enabled)
+    }
+
+    /// Whether a node in this mode runs the component.
+    #[must_use]
+    pub fn runs_in(&self, workload: Workload) -> bool {
+        self.workloads.contains(&workload)
+    }
+}
+
+/// A row: the component's name, how a condition type spells it, its field in the spec, and its modes.
+macro_rules! component {
+    ($name:literal, $pascal:literal, $field:ident, $key:literal, [$($workload:ident),+]) => {
+        Component {
+            name: $name,
+            operand: concat!("rebellions-", $name),
+            controller: concat!("rebellions-", $name, "-controller"),
+            deploy_label: concat!("rebellions.ai/npu.deploy.", $name),
+            condition_type: concat!("Rebellions", $pascal, "Ready"),
+            path: concat!("spec.providers.rebellions.", $key),
+            workloads: &[$(Workload::$workload),+],
+            section: |rebellions| rebellions.$field.as_ref(),
+        }
+    };
+}
+
+/// Kernel driver and user-mode libraries.
+pub static DRIVER: Component = component!("driver", "Driver", driver, "driver", [Container]);
+/// Advertises NPUs to the kubelet.
+pub static DEVICE_PLUGIN: Component =
+    component!("device-plugin", "DevicePlugin", device_plugin, "devicePlugin", [Container]);
+/// Serves NPU metrics to Prometheus.
+pub static METRIC_EXPORTER: Component =
+    component!("metric-exporter", "MetricExporter", metric_exporter, "metricExporter", [Container]);
+/// Labels nodes with the properties of their NPUs.
+pub static NPU_FEATURE_DISCOVERY: Component =
+    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough]);
+/// Binds NPUs to vfio-pci, for virtual machines.
+pub static VFIO_MANAGER: Component =
+    component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough]);
+
+/// Every component, in the order in which a node comes up.
+pub static COMPONENTS: [&Component; 5] =
+    [&DRIVER, &DEVICE_PLUGIN, &METRIC_EXPORTER, &VFIO_MANAGER, &NPU_FEATURE_DISCOVERY];
+
+/// Name of the node-labeler: binary, image, Deployment, service account, Lease and field manager.
+pub const NODE_LABELER: &str = "node-labeler";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The product's contract, spelled out: exactly these labels per mode, no more.
+    #[test]
+    fn deploy_labels_per_workload_are_the_contract() {
+        let labels = |workload| {
+            let mut labels: Vec<_> =
+                COMPONENTS.iter().filter(|row| row.runs_in(workload)).map(|row| row.deploy_label).collect();
+            labels.sort_unstable();
+            labels
+        };
+        assert_eq!(
+            labels(Workload::Container),
+            [
+                "rebellions.ai/npu.deploy.device-plugin",
+                "rebellions.ai/npu.deploy.driver",
+                "rebellions.ai/npu.deploy.metric-exporter",
+                "rebellions.ai/npu.deploy.npu-feature-discovery",
+            ]
+        );
+        assert_eq!(
+            labels(Workload::VmPassthrough),
+            ["rebellions.ai/npu.deploy.npu-feature-discovery", "rebellions.ai/npu.deploy.vfio-manager"]
+        );
+    }
+
+    #[test]
+    fn every_name_derives_from_the_component() {
+        assert_eq!(METRIC_EXPORTER.operand, "rebellions-metric-exporter");
+        assert_eq!(METRIC_EXPORTER.controller, "rebellions-metric-exporter-controller");
+        assert_eq!(METRIC_EXPORTER.condition_type, "RebellionsMetricExporterReady");
+        assert_eq!(METRIC_EXPORTER.path, "spec.providers.rebellions.metricExporter");
+    }
+
+    #[test]
+    fn workload_values_are_read_exactly() {
+        assert_eq!(Workload::parse("container"), Some(Workload::Container));
+        assert_eq!(Workload::parse("vm-passthrough"), Some(Workload::VmPassthrough));
+        assert_eq!(Workload::parse("Container"), None);
+        assert_eq!(Workload::parse(""), None);
+    }
+}

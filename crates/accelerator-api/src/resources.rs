@@ -1,0 +1,38 @@
+//! Compute resources of a container, with the rules that the API server has for them in a pod.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Quantity;
+
+/// Compute resources of the component's main container, as in a container. When given, they replace the default limits
+/// and requests as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, kube::KubeSchema)]
+#[x_kube(validation = Rule::new(
+    "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)"
+).message("requests must not exceed limits").field_path(".requests"))]
+#[x_kube(validation = Rule::new(
+    "!has(self.requests) || self.requests.all(k, !(k.startsWith('hugepages-') || k.contains('/')) || has(self.limits) && k in self.limits && quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) == 0)"
+).message("huge pages and extended resources need a limit, and the request must equal it").field_path(".requests"))]
+#[x_kube(validation = Rule::new(
+    "!(has(self.limits) && self.limits.exists(k, k.startsWith('hugepages-'))) || (has(self.limits) && ('cpu' in self.limits || 'memory' in self.limits)) || (has(self.requests) && ('cpu' in self.requests || 'memory' in self.requests))"
+).message("huge pages need cpu or memory beside them").field_path(".limits"))]
+pub struct ResourceRequirements {
+    /// The most that the container may use, by resource: `memory: 200Mi`.
+    #[x_kube(validation = Rule::new(
+        "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !k.startsWith('requests.') && !format.qualifiedName().validate(k).hasValue()))"
+    ).message("a key must be cpu, memory, ephemeral-storage, hugepages-SIZE or a qualified name, such as example.com/device"))]
+    #[x_kube(validation = Rule::new("self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())")
+        .message("an extended resource must be a whole number"))]
+    #[schemars(extend("maxProperties" = 32))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Quantity>,
+    /// What a node must have free for the container, by resource: `cpu: 100m`.
+    #[x_kube(validation = Rule::new(
+        "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !k.startsWith('requests.') && !format.qualifiedName().validate(k).hasValue()))"
+    ).message("a key must be cpu, memory, ephemeral-storage, hugepages-SIZE or a qualified name, such as example.com/device"))]
+    #[schemars(extend("maxProperties" = 32))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Quantity>,
+}

@@ -1,0 +1,113 @@
+//! What to write, given every AcceleratorConfig and the DaemonSet that exists.
+
+use accelerator_api::{AcceleratorConfig, ObservedConfig, Rebellions, active};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use serde_json::Value;
+
+use crate::{Placement, Template, covers};
+
+/// What the component's controller should do now.
+#[derive(Debug)]
+pub struct Plan {
+    /// Index of the AcceleratorConfig that counts.
+    pub active: Option<usize>,
+    /// The one thing to write, if any.
+    pub write: Write,
+}
+
+/// A change to the component's DaemonSet, or why there is none.
+#[derive(Debug)]
+pub enum Write {
+    /// It is as it should be.
+    Nothing,
+    /// Create it, or bring it to this state.
+    Apply(Box<DaemonSet>),
+    /// Remove it: the spec does not ask for the component. With the reason, for people.
+    Delete(String),
+    /// There is none and none is wanted. With the reason, for people.
+    Absent(String),
+    /// A DaemonSet of this name exists that we did not make. It is left alone.
+    NameTaken(String),
+    /// No AcceleratorConfig counts. Whatever exists is left to garbage collection, which ends what lost its owners; an
+    /// admin who deleted the config with `--cascade=orphan` keeps what runs.
+    LeaveAlone,
+    /// The AcceleratorConfig that counts cannot be read. Everything stays as it is. With the parser's words.
+    Unreadable(String),
+}
+
+/// Decides. Disabled is the empty desired state: there is no other path that cleans up.
+#[must_use]
+pub fn plan(template: &Template, namespace: &str, configs: &[&ObservedConfig], live: Option<&DaemonSet>) -> Plan {
+    let active = active(configs.iter().map(|config| &config.metadata));
+    let write = match active.map(|index| &configs[index].spec) {
+        None => Write::LeaveAlone,
+        Some(Err(why)) => Write::Unreadable(why.clone()),
+        Some(Ok(spec)) => {
+            let wanted = wanted(template, namespace, spec.providers.rebellions.as_ref(), configs);
+            match (wanted, live) {
+                (Ok(_), Some(live)) if !is_ours(template, live) => Write::NameTaken(format!(
+                    "DaemonSet {namespace}/{} exists and was not made by {}; rename or delete it",
+                    template.component().operand,
+                    template.component().controller
+                )),
+                // Under deletion it can only be waited for; the next event is its end.
+                (Ok(_), Some(live)) if live.metadata.deletion_timestamp.is_some() => Write::Nothing,
+                (Ok(wanted), Some(live)) if is_covered(live, &wanted) => Write::Nothing,
+                (Ok(wanted), _) => Write::Apply(Box::new(wanted)),
+                (Err(why), Some(live)) if is_ours(template, live) && live.metadata.deletion_timestamp.is_none() => {
+                    Write::Delete(why)
+                }
+                (Err(why), _) => Write::Absent(why),
+            }
+        }
+    };
+    Plan { active, write }
+}
+
+/// The DaemonSet that is wanted, or why none is.
+fn wanted(
+    template: &Template,
+    namespace: &str,
+    rebellions: Option<&Rebellions>,
+    configs: &[&ObservedConfig],
+) -> Result<DaemonSet, String> {
+    let path = template.component().path;
+    let rebellions = rebellions.ok_or("there is no section spec.providers.rebellions")?;
+    let section = (template.component().section)(rebellions).ok_or_else(|| format!("there is no section {path}"))?;
+    if !section.enabled {
+        return Err(format!("{path}.enabled is false"));
+    }
+    let placement = Placement { namespace: namespace.into(), owners: owners(configs) };
+    Ok(template.render(rebellions, section, &placement))
+}
+
+/// Every AcceleratorConfig owns the DaemonSet, so that the next one takes over a running operand when the first goes:
+/// garbage collection ends it only with its last owner.
+fn owners(configs: &[&ObservedConfig]) -> Vec<OwnerReference> {
+    let lasting = configs.iter().filter(|config| config.metadata.deletion_timestamp.is_none());
+    let mut owners: Vec<_> = lasting
+        .map(|config| OwnerReference {
+            api_version: AcceleratorConfig::api_version(&()).into(),
+            kind: AcceleratorConfig::kind(&()).into(),
+            name: config.name_any(),
+            uid: config.uid().unwrap_or_default(),
+            ..OwnerReference::default()
+        })
+        .collect();
+    owners.sort_by(|a, b| a.uid.cmp(&b.uid));
+    owners
+}
+
+/// Whether the component's controller made this DaemonSet: it carries our mark, or our field manager applied it.
+fn is_ours(template: &Template, live: &DaemonSet) -> bool {
+    let controller = template.component().controller;
+    live.annotations().contains_key(accelerator_api::contract::RENDERED_ANNOTATION)
+        || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(controller))
+}
+
+fn is_covered(live: &DaemonSet, wanted: &DaemonSet) -> bool {
+    let json = |daemon_set| serde_json::to_value(daemon_set).unwrap_or(Value::Null);
+    covers(&json(live), &json(wanted))
+}

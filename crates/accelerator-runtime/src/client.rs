@@ -1,0 +1,84 @@
+//! The client: every request has a deadline and is counted.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{Request, Response};
+use kube::client::{Body, ClientBuilder};
+use kube::config::KubeConfigOptions;
+use kube::{Client, Config};
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, Layer, Service};
+
+use crate::{Metrics, Options};
+
+/// The longest that any answer may take to begin. kube has no deadline of its own: a request that the API server never
+/// answers would never return. Bodies of watches are not concerned; they have their own idle time.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the API server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Connects by `KUBECONFIG` or `~/.kube/config` outside a cluster, by the pod's service account inside one. Nothing is
+/// sent yet: an API server that is down is waited for, not an error.
+pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics) -> anyhow::Result<Client> {
+    let mut config = match &options.context {
+        None => Config::infer().await.context("could not find a cluster; set KUBECONFIG, or run in a pod")?,
+        Some(context) => {
+            let chosen = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+            let config = Config::from_kubeconfig(&chosen).await;
+            config.with_context(|| format!("could not use context {context:?}; see kubectl config get-contexts"))?
+        }
+    };
+    config.connect_timeout = Some(CONNECT);
+    // Its retries hide a server that answers 429 for minutes. Every loop here retries by itself and says so.
+    config.default_retry = false;
+    config.headers.push((http::header::USER_AGENT, agent.parse()?));
+    let builder = ClientBuilder::try_from(config).context("could not set up the client")?;
+    // Outermost last: what the deadline cut off is counted too.
+    Ok(builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics)).build())
+}
+
+/// Counts every request by verb and HTTP code; 0 when there was no answer.
+struct CountLayer(Metrics);
+
+impl<S> Layer<S> for CountLayer {
+    type Service = Count<S>;
+
+    fn layer(&self, inner: S) -> Count<S> {
+        Count { inner, metrics: self.0.clone() }
+    }
+}
+
+struct Count<S> {
+    inner: S,
+    metrics: Metrics,
+}
+
+impl<S, B> Service<Request<Body>> for Count<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // kube marks each request with its verb.
+        let verb = request.extensions().get::<&'static str>().copied().unwrap_or("other");
+        let (answer, metrics) = (self.inner.call(request), self.metrics.clone());
+        Box::pin(async move {
+            let answer = answer.await;
+            metrics.requested(verb, answer.as_ref().map_or(0, |response| response.status().as_u16()).to_string());
+            answer
+        })
+    }
+}

@@ -1,0 +1,222 @@
+//! The loop of a component controller: see, plan, write what differs, report.
+
+mod daemon_set;
+mod inspection;
+
+use std::sync::Arc;
+
+use accelerator_api::contract::Component;
+use accelerator_api::{ObservedConfig, Reason};
+use accelerator_operand::{Operand, Outcome, Report, Template, Write, plan, report};
+use clap::{Args, Command, FromArgMatches};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::runtime::watcher::Config;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::Instant;
+
+use self::daemon_set::{Change, DaemonSetWriter};
+use self::inspection::Inspection;
+use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Written, clock};
+
+/// The whole `main` of a component controller.
+pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow::Result<()> {
+    let component = operand.component;
+    let command = Command::new(component.controller).version(version).about(format!(
+        "Deploys {}: keeps the DaemonSet {} as the AcceleratorConfig asks for, and reports on it",
+        component.name, component.operand
+    ));
+    let options = Options::from_arg_matches(&Options::augment_args(command).get_matches())?;
+    let namespace = options.operand_namespace.clone();
+    let program = Program { name: component.controller, version };
+    program.run(&options, async |mut runtime| {
+        let mut controller = Controller::new(operand.template()?, namespace, &mut runtime);
+        runtime.drive(async |runtime| controller.step(runtime).await).await
+    })
+}
+
+struct Controller {
+    template: Template,
+    namespace: String,
+    configs: Shared<Mirror<ObservedConfig>>,
+    daemon_sets: Shared<Mirror<DaemonSet>>,
+    daemon_set: DaemonSetWriter,
+    status: StatusWriter,
+    inspection: Inspection,
+}
+
+impl Controller {
+    fn new(template: Template, namespace: String, runtime: &mut Runtime) -> Self {
+        let component = template.component();
+        let client = runtime.client.clone();
+        let api = Api::<DaemonSet>::namespaced(client.clone(), &namespace);
+        // By name, so that the right to watch can be limited to this one object.
+        let own = Config::default().fields(&format!("metadata.name={}", component.operand));
+        Self {
+            configs: runtime.mirror(Api::all(client.clone()), Config::default()),
+            daemon_sets: runtime.mirror(api.clone(), own),
+            daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
+            inspection: Inspection::new(Api::namespaced(client.clone(), &namespace), component),
+            status: StatusWriter::new(client, component.controller, runtime.events.clone()),
+            namespace,
+            template,
+        }
+    }
+
+    fn component(&self) -> &'static Component {
+        self.template.component()
+    }
+
+    fn live(&self) -> Option<Arc<DaemonSet>> {
+        self.daemon_sets.with(|mirror| mirror.snapshot())?.into_iter().next()
+    }
+
+    /// One reconcile. Returns when to look again even if nothing changes.
+    async fn step(&mut self, runtime: &Runtime) -> Option<Instant> {
+        let configs = self.configs.with(|mirror| mirror.snapshot())?;
+        self.daemon_sets.with(|mirror| mirror.snapshot())?;
+        let started = Instant::now();
+        let references: Vec<_> = configs.iter().map(AsRef::as_ref).collect();
+        let plan = plan(&self.template, &self.namespace, &references, self.live().as_deref());
+        let active = plan.active.map(|index| references[index]);
+        let outcome = self.carry_out(plan.write, active, runtime).await;
+        let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
+        runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
+        [next, self.daemon_set.retry_at(), self.inspection.due_at()].into_iter().flatten().min()
+    }
+
+    /// Writes what the plan says. `None` when there is nothing to report: nobody asks, or the API server did not answer,
+    /// which is no news about the operand.
+    async fn carry_out(&mut self, write: Write, active: Option<&ObservedConfig>, runtime: &Runtime) -> Option<Outcome> {
+        let live = self.live();
+        let change = match write {
+            Write::LeaveAlone => return None,
+            Write::Unreadable(why) => {
+                let why = format!("this version cannot read the AcceleratorConfig, everything stays as it is: {why}");
+                return Some(Outcome::Refused(Reason::Unreadable, why));
+            }
+            Write::NameTaken(why) => return Some(Outcome::Refused(Reason::NameTaken, why)),
+            Write::Absent(why) => return Some(Outcome::Disabled(why)),
+            Write::Delete(why) => {
+                let live = live?;
+                let change = self.daemon_set.delete(&live).await;
+                if let Change::Done(news) = change {
+                    self.daemon_sets.with(|mirror| mirror.remove(self.component().operand));
+                    tell(active, "Delete", news, runtime);
+                    return Some(Outcome::Disabled(why));
+                }
+                change
+            }
+            Write::Apply(wanted) => {
+                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref()).await;
+                if let Some(applied) = applied {
+                    self.daemon_sets.with(|mirror| mirror.insert(applied));
+                }
+                change
+            }
+            Write::Nothing => self.daemon_set.nothing(),
+        };
+        match change {
+            Change::None => {}
+            Change::Done(news) => tell(active, "Apply", news, runtime),
+            Change::Refused(why) => return Some(Outcome::Refused(Reason::ApplyFailed, why)),
+            Change::Unanswered => return None,
+        }
+        let live = self.live()?;
+        Some(Outcome::Observed(self.inspection.observe(&live).await))
+    }
+
+    /// Brings our entries in every AcceleratorConfig up to date: the active one has them, the others have none. Returns
+    /// when to come back.
+    async fn report(
+        &mut self,
+        outcome: Option<&Outcome>,
+        configs: &[&ObservedConfig],
+        active: Option<usize>,
+        runtime: &Runtime,
+    ) -> Option<Instant> {
+        for (index, config) in configs.iter().enumerate() {
+            let report = match (outcome, active == Some(index)) {
+                (None, true) => continue,
+                (_, false) if config.metadata.deletion_timestamp.is_some() => continue,
+                (_, false) => None,
+                (Some(outcome), true) => Some(report(
+                    &self.template,
+                    outcome,
+                    self.live().as_deref(),
+                    &config.status,
+                    config.metadata.generation,
+                    runtime.program.version,
+                    clock::now(),
+                )),
+            };
+            if report.as_ref().map(Report::parts) == self.reported(config) {
+                continue;
+            }
+            if self.status.ready_at() <= Instant::now() {
+                self.write_report(config, report, runtime).await;
+            }
+            if self.status.ready_at() > Instant::now() {
+                return Some(self.status.ready_at());
+            }
+        }
+        None
+    }
+
+    /// What the status says of this component. Half an entry is as good as a wrong one, and is written anew.
+    fn reported<'a>(&self, config: &'a ObservedConfig) -> Option<accelerator_operand::Parts<'a>> {
+        let component = self.component();
+        let entry = config.status.component(component.operand);
+        let condition = config.status.condition(component.condition_type);
+        (entry.is_some() || condition.is_some()).then_some((entry, condition))
+    }
+
+    async fn write_report(&mut self, config: &ObservedConfig, report: Option<Report>, runtime: &Runtime) {
+        let body = report.as_ref().map_or_else(
+            || json!({}),
+            |report| json!({"components": [&report.entry], "conditions": [&report.condition]}),
+        );
+        match self.status.write(config, &body).await {
+            Written::Yes(written) => {
+                if let Some(report) = report {
+                    self.tell_transition(config, &report, runtime);
+                }
+                self.configs.with(|mirror| mirror.insert(*written));
+            }
+            Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
+            Written::Later => {}
+        }
+    }
+
+    /// An event when the component became ready, and when something new needs a person.
+    fn tell_transition(&self, config: &ObservedConfig, report: &Report, runtime: &Runtime) {
+        let previous = config.status.condition(self.component().condition_type);
+        let is_news = if report.reason == Reason::Ready {
+            previous.is_none_or(|previous| previous.reason != report.condition.reason)
+        } else {
+            report.reason.is_warning() && previous.is_none_or(|previous| previous.message != report.condition.message)
+        };
+        if is_news {
+            runtime.events.announce(Announcement {
+                regarding: config.object_ref(&()),
+                warning: report.reason.is_warning(),
+                reason: report.reason.as_str(),
+                action: "Observe",
+                note: format!("{}: {}", self.component().operand, report.condition.message),
+            });
+        }
+    }
+}
+
+/// An event about what was done to the DaemonSet.
+fn tell(
+    active: Option<&ObservedConfig>,
+    action: &'static str,
+    (reason, note): (&'static str, String),
+    runtime: &Runtime,
+) {
+    if let Some(config) = active {
+        let regarding = config.object_ref(&());
+        runtime.events.announce(Announcement { regarding, warning: false, reason, action, note });
+    }
+}

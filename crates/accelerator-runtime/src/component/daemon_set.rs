@@ -1,0 +1,152 @@
+//! Writes the operand's DaemonSet. What is remembered here is only about our own writes; the cluster's state is seen anew
+//! each time.
+
+use std::time::Duration;
+
+use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::telemetry::chain;
+use crate::{Backoff, Metrics};
+
+/// What became of a write.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// There was nothing to write.
+    None,
+    /// It was written: an event's reason and note.
+    Done((&'static str, String)),
+    /// The API server said no, in these words. It is asked again later.
+    Refused(String),
+    /// The API server did not answer, or is in trouble itself. It is asked again later.
+    Unanswered,
+}
+
+pub(super) struct DaemonSetWriter {
+    api: Api<DaemonSet>,
+    component: &'static Component,
+    metrics: Metrics,
+    backoff: Backoff,
+    failure: Option<Failure>,
+    /// What we applied last and the generation that it led to. If the object does not look like what we want, although
+    /// nobody changed it since, the server stores it in other words; applying it again would change nothing.
+    settled: Option<(Option<String>, Option<i64>)>,
+}
+
+/// The last write, if it failed.
+struct Failure {
+    /// What it tried to write; something else may be tried at once.
+    what: Option<String>,
+    retry_at: Instant,
+    refused: Option<String>,
+}
+
+impl DaemonSetWriter {
+    pub(super) fn new(api: Api<DaemonSet>, component: &'static Component, metrics: Metrics) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+        Self { api, component, metrics, backoff, failure: None, settled: None }
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// When a failed write is tried again.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.failure.as_ref().map(|failure| failure.retry_at)
+    }
+
+    /// The object is as it should be.
+    pub(super) fn nothing(&mut self) -> Change {
+        self.succeed();
+        Change::None
+    }
+
+    /// Creates the object or brings it to this state; returns it as it is now.
+    pub(super) async fn apply(&mut self, wanted: &DaemonSet, live: Option<&DaemonSet>) -> (Change, Option<DaemonSet>) {
+        let what = mark(wanted);
+        if live.is_some_and(|live| self.settled == Some((what.clone(), live.metadata.generation))) {
+            return (self.nothing(), None);
+        }
+        if let Some(change) = self.waiting(what.as_ref()) {
+            return (change, None);
+        }
+        let params = PatchParams::apply(self.component.controller).force();
+        match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
+            Ok(applied) => {
+                let (reason, verb) = if live.is_none() { ("Created", "created") } else { ("Updated", "updated") };
+                let object = object(wanted);
+                info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
+                self.metrics.applied(true);
+                self.succeed();
+                self.settled = Some((what, applied.metadata.generation));
+                (Change::Done((reason, format!("{verb} DaemonSet {object}"))), Some(applied))
+            }
+            Err(error) => (self.fail(what, &error, wanted), None),
+        }
+    }
+
+    /// Removes exactly this object: if somebody made another of its name meanwhile, that one is looked at first.
+    pub(super) async fn delete(&mut self, live: &DaemonSet) -> Change {
+        if let Some(change) = self.waiting(None) {
+            return change;
+        }
+        let only = Preconditions { uid: live.uid(), resource_version: None };
+        let params = DeleteParams::background().preconditions(only);
+        match self.api.delete(self.component.operand, &params).await {
+            Ok(_) => info!(daemonSet = object(live), "Deleted DaemonSet"),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return self.fail(None, &error, live),
+        }
+        self.metrics.applied(true);
+        self.succeed();
+        self.settled = None;
+        Change::Done(("Removed", format!("removed DaemonSet {}", object(live))))
+    }
+
+    fn succeed(&mut self) {
+        self.backoff.succeed();
+        self.failure = None;
+    }
+
+    /// What to say while the time to try the same again has not come.
+    fn waiting(&self, what: Option<&String>) -> Option<Change> {
+        let failure = self.failure.as_ref()?;
+        let again = failure.what.as_ref() == what && Instant::now() < failure.retry_at;
+        again.then(|| failure.refused.clone().map_or(Change::Unanswered, Change::Refused))
+    }
+
+    fn fail(&mut self, what: Option<String>, error: &kube::Error, daemon_set: &DaemonSet) -> Change {
+        let refused = refusal(error);
+        if self.failure.as_ref().is_none_or(|known| known.refused != refused) {
+            warn!(daemonSet = object(daemon_set), err = chain(error), "Could not write DaemonSet; trying again");
+        }
+        self.metrics.applied(false);
+        let retry_at = Instant::now() + self.backoff.fail(rand::random());
+        self.failure = Some(Failure { what, retry_at, refused: refused.clone() });
+        refused.map_or(Change::Unanswered, Change::Refused)
+    }
+}
+
+/// The API server's words, if it judged the request and said no. Throttling and its own trouble are no judgement.
+fn refusal(error: &kube::Error) -> Option<String> {
+    match error {
+        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
+            Some(status.message.clone())
+        }
+        _ => None,
+    }
+}
+
+/// The digest of what was rendered.
+fn mark(daemon_set: &DaemonSet) -> Option<String> {
+    daemon_set.annotations().get(RENDERED_ANNOTATION).cloned()
+}
+
+fn object(daemon_set: &DaemonSet) -> String {
+    format!("{}/{}", daemon_set.namespace().unwrap_or_default(), daemon_set.name_any())
+}

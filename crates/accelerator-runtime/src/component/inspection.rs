@@ -1,0 +1,82 @@
+//! Looks at an operand's pods, but only when nothing else can say what is missing, and never at all of them.
+
+use std::time::Duration;
+
+use accelerator_api::contract::Component;
+use accelerator_operand::{Observation, PodTrouble, observe, troubles};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::telemetry::chain;
+
+/// A rollout that goes well is over sooner than this; only then are its pods asked what they wait for.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+/// How often they are asked while the trouble lasts.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How many running pods are looked at, at most, to find some that are not ready.
+const LOOK_AT: usize = 500;
+/// Pods per page.
+const PAGE: u32 = 100;
+/// How many troubles a message can name.
+const ENOUGH: usize = 3;
+
+pub(super) struct Inspection {
+    pods: Api<Pod>,
+    component: &'static Component,
+    /// When to look next, while there is something to look for.
+    due: Option<Instant>,
+    troubles: Vec<PodTrouble>,
+}
+
+impl Inspection {
+    pub(super) fn new(pods: Api<Pod>, component: &'static Component) -> Self {
+        Self { pods, component, due: None, troubles: vec![] }
+    }
+
+    /// When to look again, if there is something to look for.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Where the operand stands, its pods consulted when only they can tell.
+    pub(super) async fn observe(&mut self, live: &DaemonSet) -> Observation {
+        let observation = observe(live, &self.troubles);
+        if !observation.is_about_pods() {
+            self.due = None;
+            self.troubles.clear();
+            return observation;
+        }
+        let now = Instant::now();
+        if *self.due.get_or_insert(now + LOOK_AFTER) > now {
+            return observation;
+        }
+        match self.look().await {
+            Ok(troubles) => self.troubles = troubles,
+            Err(error) => warn!(err = chain(&error), "Could not look at pods; is the right to list them missing?"),
+        }
+        self.due = Some(Instant::now() + LOOK_EVERY);
+        observe(live, &self.troubles)
+    }
+
+    /// Pods that do not even run are found by the server; the others page by page, and only so many.
+    async fn look(&self) -> Result<Vec<PodTrouble>, kube::Error> {
+        let own = ListParams::default().labels(&format!("name={}", self.component.operand)).limit(PAGE);
+        let mut found = troubles(&self.pods.list(&own.clone().fields("status.phase!=Running")).await?.items);
+        let mut page = own.fields("status.phase=Running");
+        let mut seen = 0;
+        while found.len() < ENOUGH && seen < LOOK_AT {
+            let pods = self.pods.list(&page).await?;
+            seen += pods.items.len();
+            found.extend(troubles(&pods.items));
+            page.continue_token = pods.metadata.continue_.filter(|token| !token.is_empty());
+            if page.continue_token.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,185 @@
+//! Events: what happened, told to whoever describes the object. Published in the background; no reconcile waits for one
+//! or fails because of one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::telemetry::chain;
+use crate::{Metrics, clock};
+
+/// Events about cluster-scoped objects live here: the API server accepts them nowhere else.
+const NAMESPACE: &str = "default";
+
+/// How many events wait for a slow API server before new ones are dropped. They are advice, not state.
+const QUEUE: usize = 256;
+
+/// Per object: so many events at once, then one per [`REFILL`]. A flapping object must not fill etcd.
+const BURST: u32 = 20;
+const REFILL: Duration = Duration::from_secs(30);
+
+/// Kubernetes refuses longer notes.
+const NOTE_BYTES: usize = 1024;
+
+/// Something worth telling about an object.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// The object. Cluster-scoped.
+    pub regarding: ObjectReference,
+    /// Whether somebody may have to act.
+    pub warning: bool,
+    /// Why, as one word of our vocabulary.
+    pub reason: &'static str,
+    /// What we did, as a verb: `Apply`, `Delete`, `Label`, `Observe`.
+    pub action: &'static str,
+    /// For people.
+    pub note: String,
+}
+
+/// Where announcements go.
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: mpsc::Sender<Announcement>,
+    metrics: Metrics,
+}
+
+impl Events {
+    /// The sending end, and the future that publishes.
+    pub(crate) fn new(client: Client, controller: &'static str, metrics: Metrics) -> (Self, impl Future<Output = ()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let publisher = publish(Api::namespaced(client, NAMESPACE), controller, waiting, metrics.clone());
+        (Self { queue, metrics }, publisher)
+    }
+
+    /// Publishes soon, or drops the announcement when too many wait.
+    pub fn announce(&self, announcement: Announcement) {
+        if self.queue.try_send(announcement).is_err() {
+            self.metrics.event("dropped");
+        }
+    }
+}
+
+async fn publish(
+    api: Api<Event>,
+    controller: &'static str,
+    mut waiting: mpsc::Receiver<Announcement>,
+    metrics: Metrics,
+) {
+    let mut budgets: HashMap<String, Budget> = HashMap::new();
+    let mut failing = false;
+    while let Some(announcement) = waiting.recv().await {
+        let now = Instant::now();
+        budgets.retain(|_, budget| !budget.is_full(now));
+        let object = announcement.regarding.uid.clone().unwrap_or_default();
+        if !budgets.entry(object).or_insert_with(|| Budget::full(now)).take(now) {
+            metrics.event("dropped");
+            continue;
+        }
+        match api.create(&PostParams::default(), &event(announcement, controller)).await {
+            Ok(_) => {
+                failing = false;
+                metrics.event("published");
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(err = chain(&error), "Could not publish event");
+                }
+                failing = true;
+                metrics.event("failed");
+            }
+        }
+    }
+}
+
+fn event(announcement: Announcement, controller: &'static str) -> Event {
+    let Announcement { regarding, warning, reason, action, mut note } = announcement;
+    let now = clock::now();
+    note.truncate(note.floor_char_boundary(NOTE_BYTES));
+    Event {
+        metadata: ObjectMeta {
+            // Random, because two programs may tell of one object in the same nanosecond.
+            name: Some(format!("{}.{:016x}", regarding.name.as_deref().unwrap_or("object"), rand::random::<u64>())),
+            namespace: Some(NAMESPACE.into()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(now)),
+        type_: Some(if warning { "Warning" } else { "Normal" }.into()),
+        reason: Some(reason.into()),
+        action: Some(action.into()),
+        note: Some(note),
+        regarding: Some(regarding),
+        reporting_controller: Some(controller.into()),
+        reporting_instance: Some(controller.into()),
+        ..Event::default()
+    }
+}
+
+/// A token bucket.
+struct Budget {
+    tokens: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn full(now: Instant) -> Self {
+        Self { tokens: BURST, since: now }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        while self.tokens < BURST && now.duration_since(self.since) >= REFILL {
+            self.tokens += 1;
+            self.since += REFILL;
+        }
+        if self.tokens == BURST {
+            self.since = now;
+        }
+    }
+
+    fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens == BURST
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        let granted = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_a_burst_and_then_a_trickle() {
+        let start = Instant::now();
+        let mut budget = Budget::full(start);
+        assert_eq!((0..BURST + 5).filter(|_| budget.take(start)).count(), BURST as usize);
+        assert!(!budget.take(start + REFILL / 2));
+        assert!(budget.take(start + REFILL));
+        assert!(!budget.take(start + REFILL));
+        assert!(budget.is_full(start + REFILL * (BURST + 1)));
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        let announcement = Announcement {
+            regarding: ObjectReference::default(),
+            warning: true,
+            reason: "ApplyFailed",
+            action: "Apply",
+            note: "é".repeat(NOTE_BYTES),
+        };
+        assert_eq!(event(announcement, "x").note.expect("a note").len(), NOTE_BYTES);
+    }
+}

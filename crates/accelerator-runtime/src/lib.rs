@@ -1,0 +1,29 @@
+//! The shell around the pure crates, where every side effect of the project lives. A controller is a value and a few
+//! lines of `main`; what all of them share is here: options, logs, metrics, health, the client, watches, events, status
+//! writes and, for component controllers, the loop itself.
+
+mod admin;
+mod backoff;
+mod client;
+mod clock;
+mod component;
+mod events;
+mod health;
+mod metrics;
+mod mirror;
+mod options;
+mod program;
+mod status;
+mod telemetry;
+mod watch;
+
+pub use backoff::Backoff;
+pub use clock::now;
+pub use component::run_component;
+pub use events::{Announcement, Events};
+pub use metrics::Metrics;
+pub use mirror::{Mirror, Shared, version_of};
+pub use options::Options;
+pub use program::{Program, Runtime};
+pub use status::{StatusWriter, Written};
+pub use watch::PAGE_SIZE;

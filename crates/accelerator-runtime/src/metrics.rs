@@ -1,0 +1,97 @@
+//! The metrics of every controller: same names in all of them, so that one dashboard serves all. What is true of the
+//! cluster's objects is not a controller's metric and is left to kube-state-metrics.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Label of a counter by result: `success`, `error`, …
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRequest {
+    verb: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByVersion {
+    version: &'static str,
+}
+
+/// The metric families of one controller.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    reconciles: Family<ByResult, Counter>,
+    reconcile_seconds: Histogram,
+    applies: Family<ByResult, Counter>,
+    requests: Family<ByRequest, Counter>,
+    watch_errors: Family<ByKind, Counter>,
+    events: Family<ByResult, Counter>,
+}
+
+impl Metrics {
+    /// Registers the families, each with the label `controller`.
+    pub(crate) fn register(registry: &mut Registry, controller: &'static str, version: &'static str) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+            applies: Family::default(),
+            requests: Family::default(),
+            watch_errors: Family::default(),
+            events: Family::default(),
+        };
+        let registry = registry.sub_registry_with_label(("controller".into(), controller.into()));
+        let registry = registry.sub_registry_with_prefix("accelerator");
+        registry.register("reconcile", "Reconciles by result (success, error)", metrics.reconciles.clone());
+        registry.register("reconcile_duration_seconds", "Time of a reconcile", metrics.reconcile_seconds.clone());
+        registry.register("apply", "Writes of what this controller owns, by result", metrics.applies.clone());
+        registry.register("api_requests", "Requests to the API server by verb and HTTP code", metrics.requests.clone());
+        registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
+        registry.register("events", "Events by result (published, dropped, failed)", metrics.events.clone());
+        let build = Family::<ByVersion, Gauge>::default();
+        build.get_or_create(&ByVersion { version }).set(1);
+        registry.register("build_info", "Always 1; the label tells the version", build);
+        metrics
+    }
+
+    /// Counts a reconcile and the time that it took.
+    pub fn reconciled(&self, success: bool, took: Duration) {
+        self.reconciles.get_or_create(&ByResult { result: result(success) }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a write of a DaemonSet or of a node's labels.
+    pub fn applied(&self, success: bool) {
+        self.applies.get_or_create(&ByResult { result: result(success) }).inc();
+    }
+
+    pub(crate) fn requested(&self, verb: &'static str, code: String) {
+        self.requests.get_or_create(&ByRequest { verb, code }).inc();
+    }
+
+    pub(crate) fn watch_failed(&self, kind: &str) {
+        self.watch_errors.get_or_create(&ByKind { kind: kind.into() }).inc();
+    }
+
+    pub(crate) fn event(&self, result: &'static str) {
+        self.events.get_or_create(&ByResult { result }).inc();
+    }
+}
+
+fn result(success: bool) -> &'static str {
+    if success { "success" } else { "error" }
+}

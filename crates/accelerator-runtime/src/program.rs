@@ -1,0 +1,194 @@
+//! From `main` to the end of the process: options, logs, the parts that run side by side, and an orderly stop.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Client, Resource};
+use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::health::{Health, Pulse};
+use crate::{Events, Metrics, Mirror, Options, Shared, admin, client, telemetry, watch};
+
+/// How long a write in flight may take to finish once the process is told to stop.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Who this process is.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of the binary: also field manager, user agent and label of its metrics.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+}
+
+/// What a controller's own code gets to work with.
+pub struct Runtime {
+    /// Who this process is.
+    pub program: Program,
+    /// Every request has a deadline and is counted.
+    pub client: Client,
+    /// The metric families.
+    pub metrics: Metrics,
+    /// Where announcements go.
+    pub events: Events,
+    /// Wakes the controller's loop: something that a watch feeds has changed.
+    pub changed: Arc<Notify>,
+    /// Cancelled when the process is told to stop.
+    pub stop: CancellationToken,
+    health: Health,
+    parts: JoinSet<()>,
+}
+
+impl Program {
+    /// Runs a controller until the process is told to stop. Ends with an error when it could not start, or when one of
+    /// its parts ended by itself, which none does: the kubelet then starts it anew.
+    pub fn run<F>(self, options: &Options, controller: impl FnOnce(Runtime) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        telemetry::init(options)?;
+        log_panics();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let outcome = runtime.block_on(self.supervise(options, controller));
+        // Tasks that still wait for the API server are dropped, not waited for.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    async fn supervise<F>(self, options: &Options, controller: impl FnOnce(Runtime) -> F) -> anyhow::Result<()>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, self.name, self.version);
+        let agent = format!("{}/{}", self.name, self.version);
+        let client = client::connect(options, &agent, metrics.clone()).await?;
+        let (events, publisher) = Events::new(client.clone(), self.name, metrics.clone());
+        let health = Health::default();
+        let listener = admin::bind(options.admin_address).await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let mut parts = JoinSet::new();
+        parts.spawn(publisher);
+        let server = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry)));
+        let signals = Signals::listen()?;
+        info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
+
+        let changed = Arc::new(Notify::new());
+        let controller =
+            controller(Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), health, parts });
+        let mut controller = std::pin::pin!(controller);
+        let outcome = tokio::select! {
+            outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
+            ended = server => Err(anyhow!("the admin server ended: {ended:?}")),
+            name = signals.next() => {
+                info!(signal = name, "Stopping");
+                stop.cancel();
+                // Ends early when nothing is in flight; a write that takes longer is dropped.
+                tokio::time::timeout(FAREWELL, &mut controller).await.unwrap_or(Ok(()))
+            }
+        };
+        match &outcome {
+            Ok(()) => info!("Stopped"),
+            Err(error) => error!(err = format!("{error:#}"), "Ending"),
+        }
+        outcome
+    }
+}
+
+impl Runtime {
+    /// Keeps a copy of what the watch sees.
+    pub fn mirror<K>(&mut self, api: Api<K>, config: Config) -> Shared<Mirror<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let mirror = Shared::new(Mirror::default());
+        let target = mirror.clone();
+        self.watch(api, config, move |event| target.with(|mirror| mirror.apply(event)));
+        mirror
+    }
+
+    /// Feeds every event of a watch to `take` and wakes the loop after each.
+    pub fn watch<K>(&mut self, api: Api<K>, config: Config, mut take: impl FnMut(Event<K>) + Send + 'static)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let kind = K::plural(&()).into_owned();
+        let pulse = self.health.part(kind.clone());
+        let (metrics, changed) = (self.metrics.clone(), Arc::clone(&self.changed));
+        self.parts.spawn(async move {
+            let take = |event| {
+                take(event);
+                changed.notify_one();
+            };
+            watch::watch(api, config, &kind, pulse, metrics, take).await;
+        });
+    }
+
+    /// A share of state between a watch and the loop.
+    pub fn share<T>(&self, value: T) -> Shared<T> {
+        Shared::new(value)
+    }
+
+    /// The loop's own sign of life.
+    pub(crate) fn pulse(&self, name: &str) -> Pulse {
+        self.health.part(name)
+    }
+
+    /// Runs `step` whenever something changed or the time that it asked for has come, until told to stop. A step that is
+    /// under way then may finish.
+    pub async fn drive(mut self, mut step: impl AsyncFnMut(&Self) -> Option<tokio::time::Instant>) -> anyhow::Result<()> {
+        /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
+        const AT_LEAST: Duration = Duration::from_mins(5);
+        let pulse = self.pulse("loop");
+        let mut parts = std::mem::take(&mut self.parts);
+        loop {
+            pulse.synced();
+            let next = step(&self).await;
+            let at_least = tokio::time::Instant::now() + AT_LEAST;
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep_until(next.map_or(at_least, |next| next.min(at_least))) => {}
+                Some(ended) = parts.join_next() => return ended.context("a part of the controller panicked"),
+            }
+        }
+    }
+}
+
+/// The signals that ask a process to stop.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// A panic is a line in the log like any other trouble, and ends the process instead of one of its parts.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        error!(err = %panic, "Panicked; ending");
+        std::process::abort();
+    }));
+}

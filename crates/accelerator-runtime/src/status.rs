@@ -1,0 +1,127 @@
+//! Writes our entries of an AcceleratorConfig's status: server-side apply, at most once a second.
+
+use std::time::Duration;
+
+use accelerator_api::{AcceleratorConfig, ObservedConfig, Reason};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::telemetry::chain;
+use crate::{Announcement, Backoff, Events};
+
+/// However fast a rollout goes, its progress is told at most this often.
+const PACE: Duration = Duration::from_secs(1);
+
+/// How long until an installed CRD that is too old is tried again.
+const CRD_TOO_OLD_RETRY: Duration = Duration::from_mins(5);
+
+/// What became of a status write.
+#[derive(Debug)]
+pub enum Written {
+    /// The object as it is now.
+    Yes(Box<ObservedConfig>),
+    /// The object is gone.
+    Gone,
+    /// Not now: try again no earlier than [`StatusWriter::ready_at`].
+    Later,
+}
+
+/// Writes under one field manager, so that what is no longer sent is removed and what others wrote stays.
+#[derive(Debug)]
+pub struct StatusWriter {
+    api: Api<ObservedConfig>,
+    manager: &'static str,
+    events: Events,
+    backoff: Backoff,
+    ready_at: Instant,
+    crd_too_old: bool,
+}
+
+impl StatusWriter {
+    /// A writer for `manager`, which is the program's name.
+    #[must_use]
+    pub fn new(client: Client, manager: &'static str, events: Events) -> Self {
+        Self {
+            api: Api::all(client),
+            manager,
+            events,
+            backoff: Backoff::new(PACE, Duration::from_mins(1)),
+            ready_at: Instant::now(),
+            crd_too_old: false,
+        }
+    }
+
+    /// The earliest time of the next write.
+    #[must_use]
+    pub fn ready_at(&self) -> Instant {
+        self.ready_at
+    }
+
+    /// Writes `status` as the whole of what this program says about the object.
+    pub async fn write(&mut self, config: &ObservedConfig, status: &Value) -> Written {
+        let name = config.name_any();
+        // Not the typed object: it would claim the spec as well.
+        let body = json!({
+            "apiVersion": AcceleratorConfig::api_version(&()),
+            "kind": AcceleratorConfig::kind(&()),
+            "metadata": {"name": name},
+            "status": status,
+        });
+        let params = PatchParams::apply(self.manager).force();
+        let answer = self.api.patch_status(&name, &params, &Patch::Apply(&body)).await;
+        self.ready_at = Instant::now() + PACE;
+        match answer {
+            Ok(config) => {
+                if self.backoff.is_failing() || self.crd_too_old {
+                    info!(acceleratorConfig = name, "Status can be written again");
+                }
+                self.backoff.succeed();
+                self.crd_too_old = false;
+                Written::Yes(Box::new(config))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
+            Err(kube::Error::Api(status)) if is_crd_too_old(&status.message) => {
+                if !self.crd_too_old {
+                    self.tell_crd_too_old(config, &status.message);
+                }
+                self.crd_too_old = true;
+                self.ready_at = Instant::now() + CRD_TOO_OLD_RETRY;
+                Written::Later
+            }
+            Err(error) => {
+                if !self.backoff.is_failing() {
+                    warn!(acceleratorConfig = name, err = chain(&error), "Could not write status; trying again");
+                }
+                self.ready_at = Instant::now() + self.backoff.fail(rand::random());
+                Written::Later
+            }
+        }
+    }
+
+    /// It cannot be said in the status, so it is said in the log and in an event.
+    fn tell_crd_too_old(&self, config: &ObservedConfig, message: &str) {
+        let reason = Reason::CrdTooOld;
+        let remedy = "install the CRD of this release: kubectl apply --server-side -k deploy/crds";
+        warn!(
+            acceleratorConfig = config.name_any(),
+            reason = reason.as_str(),
+            err = message,
+            "The installed CRD does not know the status of this version; {remedy}"
+        );
+        self.events.announce(Announcement {
+            regarding: config.object_ref(&()),
+            warning: reason.is_warning(),
+            reason: reason.as_str(),
+            action: "Report",
+            note: format!("{} cannot report its status: {message}; {remedy}", self.manager),
+        });
+    }
+}
+
+/// The API server answers 500 with these words to a field that the CRD does not declare.
+fn is_crd_too_old(message: &str) -> bool {
+    message.contains("field not declared in schema")
+}

@@ -1,0 +1,213 @@
+//! Acts on what the rules decide: one PATCH per node per decision, many at once, and the summary in the status.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
+use accelerator_api::{NodeCounts, ObservedConfig, Reason, active, condition_types};
+use accelerator_operand::condition;
+use accelerator_runtime::{Announcement, Mirror, Runtime, Shared, StatusWriter, Written, now as wall_clock};
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{PartialObjectMeta, Patch, PatchParams};
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use crate::index::{Index, InvalidMode, Work, WorkResult};
+use crate::rules::Policy;
+use crate::summary::ready;
+use crate::view::NodeView;
+
+/// Writes under way at once. More gains nothing: 16 keep an API server on two cores busy.
+const IN_FLIGHT: usize = 16;
+
+/// Runs until told to stop.
+pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()> {
+    let index = runtime.share(Index::new(hold_down));
+    let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
+    let target = index.clone();
+    // Metadata only: heartbeats and images of thousands of nodes never reach us.
+    runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
+    let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
+    let mut labeler = Labeler {
+        index,
+        configs,
+        nodes: Api::all(runtime.client.clone()),
+        permits: Arc::new(Semaphore::new(IN_FLIGHT)),
+        status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
+        started: false,
+        failing: runtime.share(false),
+    };
+    runtime.drive(async |runtime| labeler.step(runtime).await).await
+}
+
+struct Labeler {
+    index: Shared<Index>,
+    configs: Shared<Mirror<ObservedConfig>>,
+    nodes: Api<Node>,
+    permits: Arc<Semaphore>,
+    status: StatusWriter,
+    /// Whether a first look at the whole cluster has been taken.
+    started: bool,
+    /// Whether the last write of a node failed, so that trouble is logged when it begins and when it ends.
+    failing: Shared<bool>,
+}
+
+fn take(index: &mut Index, event: Event<PartialObjectMeta<Node>>) {
+    let now = Instant::now();
+    match event {
+        Event::Init => index.begin_list(),
+        Event::InitApply(node) | Event::Apply(node) => index.apply(&node.name_any(), NodeView::of(&node.metadata), now),
+        Event::InitDone => index.end_list(now),
+        Event::Delete(node) => index.remove(&node.name_any(), now),
+    }
+}
+
+impl Labeler {
+    /// One look at everything. Returns when to look again even if nothing changes.
+    async fn step(&mut self, runtime: &Runtime) -> Option<tokio::time::Instant> {
+        let configs = self.configs.with(|mirror| mirror.snapshot())?;
+        if !self.index.with(|index| index.is_synced()) {
+            return None;
+        }
+        let started = Instant::now();
+        let active = active(configs.iter().map(|config| &config.metadata));
+        let policy = Policy::of(active.map(|index| configs[index].spec.as_ref()));
+        self.index.with(|index| index.set_policy(policy, Instant::now()));
+        self.label(runtime);
+        self.announce(active.map(|index| configs[index].as_ref()), runtime);
+        let next = self.report(&configs, active).await;
+        runtime.metrics.reconciled(!self.failing.with(|failing| *failing), started.elapsed());
+        let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
+        next.into_iter().chain(due).min()
+    }
+
+    /// Starts as many writes as may be under way.
+    fn label(&self, runtime: &Runtime) {
+        while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let Some(Work { node, patch }) = self.index.with(|index| index.next(Instant::now())) else { return };
+            let (nodes, index, failing) = (self.nodes.clone(), self.index.clone(), self.failing.clone());
+            let (changed, metrics) = (Arc::clone(&runtime.changed), runtime.metrics.clone());
+            tokio::spawn(async move {
+                let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
+                let answer = nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
+                let failed = failing.with(|failing| std::mem::replace(failing, answer.is_err()));
+                metrics.applied(answer.is_ok());
+                let result = match answer {
+                    Ok(written) => WorkResult::Done(NodeView::of(&written.metadata)),
+                    Err(kube::Error::Api(status)) if status.code == 404 => WorkResult::Gone,
+                    Err(kube::Error::Api(status)) if status.code == 409 => WorkResult::Conflict,
+                    Err(error) => WorkResult::Failed(error.to_string()),
+                };
+                match &result {
+                    WorkResult::Failed(why) if !failed => {
+                        warn!(node, err = why, "Could not label node; trying again");
+                    }
+                    WorkResult::Gone | WorkResult::Conflict => failing.with(|failing| *failing = failed),
+                    _ => {}
+                }
+                index.with(|index| index.finish(&node, result, Instant::now()));
+                drop(permit);
+                changed.notify_one();
+            });
+        }
+    }
+
+    /// Tells the admins of nodes whose workload label is no mode. After a restart, those that were told of before, as
+    /// the counts in the status say, are not told of again.
+    fn announce(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
+        let invalid = self.index.with(Index::take_announcements);
+        let counted = active.and_then(|config| config.status.nodes.as_ref()).map_or(0, |nodes| nodes.invalid_mode);
+        let known = !std::mem::replace(&mut self.started, true) && usize::try_from(counted) == Ok(invalid.len());
+        for InvalidMode { node, value } in invalid.into_iter().filter(|_| !known) {
+            warn!(node, value, "Node has a workload label that is no mode");
+            runtime.events.announce(Announcement {
+                regarding: ObjectReference {
+                    api_version: Some("v1".into()),
+                    kind: Some("Node".into()),
+                    // As the kubelet does: kubectl describe finds a node's events by its name in place of the uid.
+                    uid: Some(node.clone()),
+                    name: Some(node),
+                    ..ObjectReference::default()
+                },
+                warning: true,
+                reason: Reason::WorkloadConfigInvalid.as_str(),
+                action: "Label",
+                note: format!(
+                    "label {WORKLOAD_CONFIG_LABEL}={value} is no mode; the node is left as it is; use container or \
+                     vm-passthrough"
+                ),
+            });
+        }
+    }
+
+    /// Brings the conditions Accepted and Ready of every config up to date. Returns when to come back.
+    async fn report(
+        &mut self,
+        configs: &[Arc<ObservedConfig>],
+        active: Option<usize>,
+    ) -> Option<tokio::time::Instant> {
+        for (index, config) in configs.iter().enumerate() {
+            let counts = active == Some(index);
+            let (nodes, conditions) = match active.map(|active| &configs[active]) {
+                Some(_) if counts => self.standing(config),
+                Some(active) if config.metadata.deletion_timestamp.is_none() => {
+                    (None, superseded(config, &active.name_any()))
+                }
+                _ => continue,
+            };
+            let status = &config.status;
+            let written = status.nodes == nodes
+                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition));
+            if written {
+                continue;
+            }
+            if self.status.ready_at() <= tokio::time::Instant::now() {
+                match self.status.write(config, &json!({"nodes": nodes, "conditions": conditions})).await {
+                    Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
+                    Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
+                    Written::Later => {}
+                }
+            }
+            if self.status.ready_at() > tokio::time::Instant::now() {
+                return Some(self.status.ready_at());
+            }
+        }
+        None
+    }
+
+    /// What to say of the config that counts.
+    fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, [Condition; 2]) {
+        let generation = config.metadata.generation;
+        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments(Instant::now())));
+        let (accepted, readiness) = match &config.spec {
+            Err(why) => {
+                let message = format!("this version cannot read the spec, everything stays as it is: {why}");
+                ((Reason::Unreadable, message.clone()), (Reason::Unreadable, message))
+            }
+            Ok(spec) => {
+                let message = "this is the AcceleratorConfig that counts".to_owned();
+                let section = spec.providers.rebellions.as_ref();
+                ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
+            }
+        };
+        (Some(counts), conditions(config, &accepted, &readiness))
+    }
+}
+
+/// What to say of a config that an older one keeps from counting.
+fn superseded(config: &ObservedConfig, by: &str) -> [Condition; 2] {
+    let message = format!("the older AcceleratorConfig {by} counts; this one takes over when that one is deleted");
+    let verdict = (Reason::Superseded, message);
+    conditions(config, &verdict, &verdict)
+}
+
+fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> [Condition; 2] {
+    [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)].map(|(kind, (reason, message))| {
+        let previous = config.status.condition(kind);
+        condition(previous, kind, *reason, message, config.metadata.generation, wall_clock())
+    })
+}

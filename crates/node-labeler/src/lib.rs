@@ -1,0 +1,8 @@
+//! Says where each component runs: turns the admin's mode of a node into deploy labels, and every component's condition
+//! into the condition Ready. The rules are pure ([`rules`], [`index`], [`summary`]); [`controller`] acts.
+
+pub mod controller;
+pub mod index;
+pub mod rules;
+pub mod summary;
+pub mod view;

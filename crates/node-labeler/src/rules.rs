@@ -1,0 +1,159 @@
+//! The rules: from a node's labels and the active config to the labels that the node should have.
+
+use std::time::Duration;
+
+use accelerator_api::contract::{COMPONENTS, DEPLOY, Workload};
+use accelerator_api::{AcceleratorConfigSpec, Rebellions};
+use serde_json::{Map, Value, json};
+
+use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel};
+
+/// What the active config says about nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// There is no active config, or none for our provider: no node is ours.
+    Nothing,
+    /// The active config cannot be read: every node stays as it is.
+    Frozen,
+    /// Nodes run what their mode needs; those that do not say get this one, if any.
+    Modes {
+        /// `spec.providers.rebellions.workload.default`
+        default: Option<Workload>,
+    },
+}
+
+impl Policy {
+    /// The policy of the active config; `None` when there is no active config.
+    #[must_use]
+    pub fn of(active: Option<Result<&AcceleratorConfigSpec, &String>>) -> Self {
+        match active {
+            None => Self::Nothing,
+            Some(Err(_)) => Self::Frozen,
+            Some(Ok(spec)) => spec.providers.rebellions.as_ref().map_or(Self::Nothing, Self::of_section),
+        }
+    }
+
+    fn of_section(section: &Rebellions) -> Self {
+        let default = section.workload.as_ref().and_then(|workload| workload.default.as_deref());
+        Self::Modes { default: default.and_then(Workload::parse) }
+    }
+}
+
+/// What a node is, under a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing to us: no NPU, no mode.
+    #[default]
+    Unrelated,
+    /// In this mode, by its own label or by default.
+    InMode(Workload),
+    /// It has NPUs and no mode.
+    WithoutMode,
+    /// Its own label is no mode.
+    InvalidMode,
+    /// The admin asked to leave it as it is.
+    Skipped,
+}
+
+/// What to do about a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// What it is.
+    pub standing: Standing,
+    /// Its deploy labels afterwards.
+    pub deploy: PerComponent<DeployLabel>,
+    /// Whether it keeps its labels only because its NPUs have not been missing for long enough.
+    pub held: bool,
+}
+
+/// Decides about a node. `missing` tells for how long no NPU has been discovered on it, if that has been noticed, and
+/// `hold_down` how long that must last before it counts.
+#[must_use]
+pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_down: Duration) -> Decision {
+    let keep = |standing| Decision { standing, deploy: node.deploy, held: false };
+    let assign = |workload| Decision {
+        standing: Standing::InMode(workload),
+        deploy: assigned(node, workload),
+        held: false,
+    };
+    let default = match policy {
+        _ if node.skip => return keep(Standing::Skipped),
+        Policy::Nothing => return Decision { deploy: withdrawn(node), ..keep(Standing::Unrelated) },
+        Policy::Frozen => return keep(standing_of_labels(node)),
+        Policy::Modes { default } => default,
+    };
+    match (&node.workload, default) {
+        (WorkloadLabel::Mode(workload), _) => assign(*workload),
+        // A typo must not take a working node apart.
+        (WorkloadLabel::Unknown(_), _) => keep(Standing::InvalidMode),
+        (WorkloadLabel::Absent, Some(workload)) if node.has_npu => assign(workload),
+        // Discovery flaps, and restarts; NPUs hardly ever leave.
+        (WorkloadLabel::Absent, Some(_)) if is_assigned(node) && missing.is_none_or(|missing| missing < hold_down) => {
+            Decision { held: true, ..keep(standing_of_labels(node)) }
+        }
+        (WorkloadLabel::Absent, _) => {
+            let standing = if node.has_npu { Standing::WithoutMode } else { Standing::Unrelated };
+            Decision { deploy: withdrawn(node), ..keep(standing) }
+        }
+    }
+}
+
+/// Exactly the labels of the mode, but for foreign values, which stay.
+fn assigned(node: &NodeView, workload: Workload) -> PerComponent<DeployLabel> {
+    std::array::from_fn(|index| match (COMPONENTS[index].runs_in(workload), node.deploy[index]) {
+        (_, DeployLabel::Foreign) => DeployLabel::Foreign,
+        (true, DeployLabel::Absent) => DeployLabel::Ours,
+        (true, set) => set,
+        (false, _) => DeployLabel::Absent,
+    })
+}
+
+/// None of our labels; what others wrote stays.
+fn withdrawn(node: &NodeView) -> PerComponent<DeployLabel> {
+    node.deploy.map(|label| if label == DeployLabel::Ours { DeployLabel::Absent } else { label })
+}
+
+fn is_assigned(node: &NodeView) -> bool {
+    node.deploy.contains(&DeployLabel::Ours)
+}
+
+/// The mode that a node's labels amount to, when nothing else tells.
+fn standing_of_labels(node: &NodeView) -> Standing {
+    let runs = |workload: Workload| {
+        let mut labels = COMPONENTS.iter().zip(node.deploy);
+        let only = |component: &accelerator_api::contract::Component| component.workloads == [workload];
+        labels.any(|(component, label)| label.is_set() && only(component))
+    };
+    Workload::ALL.into_iter().find(|workload| runs(*workload)).map_or(Standing::Unrelated, Standing::InMode)
+}
+
+impl Decision {
+    /// What has to change on the node: each component's deploy label that must be set or removed.
+    fn changes(&self, node: &NodeView) -> impl Iterator<Item = (&'static str, bool)> {
+        let labels = node.deploy.into_iter().zip(self.deploy);
+        let changes = COMPONENTS.into_iter().zip(labels).filter(|(_, (before, after))| before.is_set() != after.is_set());
+        changes.map(|(component, (_, after))| (component.deploy_label, after.is_set()))
+    }
+
+    /// Whether the node has to be written.
+    #[must_use]
+    pub fn differs(&self, node: &NodeView) -> bool {
+        self.changes(node).next().is_some()
+    }
+
+    /// The merge patch that brings the node to what was decided. It carries the version that was looked at, so that it is
+    /// refused, not misapplied, when somebody changed the node meanwhile.
+    #[must_use]
+    pub fn patch(&self, node: &NodeView) -> Value {
+        let value = |set: bool| if set { DEPLOY.into() } else { Value::Null };
+        let labels: Map<_, _> = self.changes(node).map(|(label, set)| (label.to_owned(), value(set))).collect();
+        let mut metadata = json!({"labels": labels});
+        if node.version > 0 {
+            metadata["resourceVersion"] = node.version.to_string().into();
+        }
+        json!({"metadata": metadata})
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! See `--help`.
+
+fn main() -> anyhow::Result<()> {
+    accelerator_runtime::run_component(&rebellions_vfio_manager_controller::OPERAND, env!("CARGO_PKG_VERSION"))
+}
