@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::null::null_is_empty;
 use crate::{AcceleratorConfigStatus, Image, ResourceRequirements, Toleration};
 
 /// Describes, once for the whole cluster, which accelerator software runs on nodes and how. Which node runs what is said
@@ -79,7 +80,7 @@ impl<'de> Deserialize<'de> for AcceleratorConfigSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Default, Deserialize)]
         struct Fields {
-            #[serde(default)]
+            #[serde(default, deserialize_with = "null_is_empty")]
             providers: Providers,
         }
         let Fields { providers } = Option::<Fields>::deserialize(deserializer)?.unwrap_or_default();
@@ -144,20 +145,31 @@ pub struct DaemonSets {
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())")
         .message("a key must be a qualified name, such as example.com/team"))]
     #[schemars(with = "BTreeMap<String, LabelValue>", extend("maxProperties" = 256))]
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub labels: BTreeMap<String, String>,
     /// Annotations for the pods of every component.
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k.lowerAscii()).hasValue())")
         .message("a key must be a qualified name, such as example.com/owner"))]
     #[schemars(extend("maxProperties" = 256))]
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub annotations: BTreeMap<String, String>,
     /// Tolerations for the pods of every component, added to the one for `rebellions.ai/npu` that they always have.
     #[schemars(length(max = 256))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
     /// Priority class for the pods of every component. Empty or absent: system-node-critical.
-    #[schemars(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$"))]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$")
+    )]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub priority_class_name: String,
     /// How pods are replaced when a component changes. The driver is not affected: its pods are replaced only when
@@ -207,10 +219,10 @@ pub struct ComponentSpec {
     /// Environment variables of the component's main container. They are added to the default ones; one with the name
     /// of a default replaces it.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
     /// Arguments of the component's main container. When given, they replace the default ones as a whole.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
 }
 

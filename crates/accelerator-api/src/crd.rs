@@ -1,52 +1,64 @@
 //! The CustomResourceDefinition, as it is installed.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
-use serde_json::Value;
 
 use crate::AcceleratorConfig;
 
-/// The CRD derived from the types, without what a derive adds and an admin would trip over:
-/// - defaults: the server would write them into stored objects, which GitOps tools then report as drift;
-/// - `nullable`: `null` means nothing that leaving the field out does not;
-/// - `spec` as a required field: the predecessor's sample has none.
+/// The CRD derived from the types, but for what a derive does and an admin would trip over:
+/// - It has no defaults: the server would write them into stored objects, which GitOps tools then report as drift.
+/// - `spec` is not required: the predecessor's sample has none.
+/// - Every object, map and list of the spec may be null, which means what leaving it out means. Server-side apply turns a
+///   map that it empties into null and would then be refused its own result.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = AcceleratorConfig::crd();
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        {
             schema.required = None;
-            if let Ok(mut value) = serde_json::to_value(&*schema) {
-                strip(&mut value);
-                if let Ok(stripped) = serde_json::from_value(value) {
-                    *schema = stripped;
-                }
+            for (name, property) in schema.properties.iter_mut().flatten() {
+                adapt(property, name == "spec");
             }
         }
     }
     crd
 }
 
-/// Removes `default` and `nullable` from a schema and everything below it. A property that is itself called so has a
-/// schema, an object, as its value and stays.
-fn strip(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            map.retain(|key, value| !(key == "nullable" && value.is_boolean() || key == "default" && !is_schema(value)));
-            map.values_mut().for_each(strip);
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip),
-        _ => {}
+/// Adapts a schema and everything below it.
+fn adapt(schema: &mut JSONSchemaProps, may_be_null: bool) {
+    schema.default = None;
+    // Lines end where they did in the source; `kubectl explain` breaks them by itself.
+    schema.description = schema.description.take().map(|text| text.replace('\n', " "));
+    let is_container = matches!(schema.type_.as_deref(), Some("object" | "array"));
+    schema.nullable = (may_be_null && is_container).then_some(true);
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+    {
+        adapt(property, may_be_null);
     }
-}
-
-fn is_schema(value: &Value) -> bool {
-    value.get("type").is_some_and(Value::is_string)
+    // The items of a list and the values of a map are there or not; null is no third way.
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        adapt(items, may_be_null);
+        items.nullable = None;
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        adapt(values, may_be_null);
+        values.nullable = None;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     fn schema() -> Value {
         let crd = serde_json::to_value(crd()).expect("a CRD is JSON");
@@ -56,7 +68,6 @@ mod tests {
     #[test]
     fn the_server_defaults_nothing() {
         let text = schema().to_string();
-        assert!(!text.contains("\"nullable\""), "{text}");
         let default = &schema()["properties"]["spec"]["properties"]["providers"]["properties"]["rebellions"]["properties"]
             ["workload"]["properties"]["default"];
         assert_eq!(default["type"], "string", "the field called default is kept");

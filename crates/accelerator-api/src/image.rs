@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::null::null_is_empty;
+
 /// Image of a component's main container. Each part that is absent or empty keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, kube::KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -10,12 +12,22 @@ use serde::{Deserialize, Serialize};
     .field_path(".tag"))]
 pub struct Image {
     /// Registry host, with a port and a path if it has them: `registry.example.com:5000/mirror`.
-    #[schemars(length(max = 255), regex(pattern = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$"))]
+    #[schemars(
+        length(max = 255),
+        regex(
+            pattern = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$"
+        )
+    )]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub registry: String,
     /// Repository: `rebellions/k8s-device-plugin`. When it begins with a host (`registry.example.com/device-plugin`) and
     /// registry is not given, the image comes from that host.
-    #[schemars(length(max = 255), regex(pattern = r"^(([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?)?$"))]
+    #[schemars(
+        length(max = 255),
+        regex(
+            pattern = r"^(([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?)?$"
+        )
+    )]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Tag. Ignored when digest is given.
@@ -31,6 +43,6 @@ pub struct Image {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image_pull_policy: String,
     /// Names of secrets in the operands' namespace that hold registry credentials. They are added to the default ones.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<String>,
 }

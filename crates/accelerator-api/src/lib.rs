@@ -6,6 +6,7 @@ mod config;
 pub mod contract;
 mod crd;
 mod image;
+mod null;
 mod observed;
 mod quantity;
 mod resources;

@@ -104,8 +104,31 @@ mod tests {
     }
 
     #[test]
+    fn null_is_nothing() {
+        let spec = json!({"providers": {"rebellions": {
+            "workload": null,
+            "daemonsets": {"labels": null, "tolerations": null},
+            "driver": {"enabled": true, "image": {"imagePullSecrets": null}, "resources": {"limits": null}, "env": null, "args": null},
+            "nfd": null,
+        }}});
+        let rebellions = read(json!({"metadata": {}, "spec": spec}))
+            .spec
+            .expect("readable")
+            .providers
+            .rebellions;
+        assert!(rebellions.expect("a section").nfd.is_none());
+        assert_eq!(
+            read(json!({"metadata": {}, "spec": {"providers": null}})).spec,
+            Ok(AcceleratorConfigSpec::default())
+        );
+    }
+
+    #[test]
     fn an_object_without_a_spec_configures_nothing() {
         assert_eq!(read(json!({"metadata": {}})).spec, Ok(AcceleratorConfigSpec::default()));
-        assert_eq!(read(json!({"metadata": {}, "spec": {}})).spec, Ok(AcceleratorConfigSpec::default()));
+        assert_eq!(
+            read(json!({"metadata": {}, "spec": {}})).spec,
+            Ok(AcceleratorConfigSpec::default())
+        );
     }
 }

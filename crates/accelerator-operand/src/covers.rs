@@ -42,7 +42,8 @@ fn amounts_cover(live: &Value, wanted: &Value) -> bool {
     let amount = |value: &Value| value.as_str().and_then(|text| Quantity(text.into()).nanos());
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            live.get(key).is_some_and(|live| live == wanted || (amount(live).is_some() && amount(live) == amount(wanted)))
+            live.get(key)
+                .is_some_and(|live| live == wanted || (amount(live).is_some() && amount(live) == amount(wanted)))
         }),
         _ => covers(live, wanted),
     }
@@ -68,7 +69,9 @@ mod tests {
         let wanted = json!({"image": "a:1", "args": ["-v", "-x"], "items": [{"name": "p"}, {"name": "q"}]});
         let same = |change: Value| {
             let mut live = wanted.clone();
-            live.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+            live.as_object_mut()
+                .expect("an object")
+                .extend(change.as_object().expect("an object").clone());
             covers(&live, &wanted)
         };
         assert!(same(json!({})));
@@ -83,7 +86,10 @@ mod tests {
     #[test]
     fn amounts_are_compared_as_amounts() {
         let live = json!({"limits": {"cpu": "500m", "memory": "200Mi"}});
-        assert!(covers(&live, &json!({"limits": {"cpu": "0.5", "memory": "0.1953125Gi"}})));
+        assert!(covers(
+            &live,
+            &json!({"limits": {"cpu": "0.5", "memory": "0.1953125Gi"}})
+        ));
         assert!(!covers(&live, &json!({"limits": {"cpu": "501m"}})));
         assert!(!covers(&live, &json!({"requests": {"cpu": "1"}})));
     }

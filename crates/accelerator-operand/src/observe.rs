@@ -42,13 +42,23 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
     };
 
     if daemon_set.metadata.deletion_timestamp.is_some() {
-        observation(Reason::AwaitingObservation, "the DaemonSet is being deleted and will be made anew".into())
+        observation(
+            Reason::AwaitingObservation,
+            "the DaemonSet is being deleted and will be made anew".into(),
+        )
     } else if status.observed_generation < daemon_set.metadata.generation {
-        observation(Reason::AwaitingObservation, "the DaemonSet controller has not seen the newest DaemonSet yet".into())
+        observation(
+            Reason::AwaitingObservation,
+            "the DaemonSet controller has not seen the newest DaemonSet yet".into(),
+        )
     } else if desired == 0 && misplaced == 0 {
         observation(Reason::NoNodesSelected, "no node carries the deploy label".into())
     } else if updated < desired {
-        let how = if on_delete() { "; delete a node's pod to update it" } else { "" };
+        let how = if on_delete() {
+            "; delete a node's pod to update it"
+        } else {
+            ""
+        };
         let rest = summary(troubles, desired - available);
         observation(
             Reason::RolloutInProgress,
@@ -56,7 +66,10 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
         )
     } else if available < desired {
         let rest = summary(troubles, desired - available);
-        observation(Reason::PodsNotReady, format!("{available} of {desired} nodes are ready{rest}"))
+        observation(
+            Reason::PodsNotReady,
+            format!("{available} of {desired} nodes are ready{rest}"),
+        )
     } else if misplaced > 0 {
         let rest = summary(troubles, misplaced);
         observation(
@@ -77,7 +90,10 @@ mod tests {
     fn seen(numbers: [i32; 6]) -> (Reason, String) {
         let [generation, observed, desired, updated, available, misplaced] = numbers;
         let daemon_set = DaemonSet {
-            metadata: ObjectMeta { generation: Some(generation.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                generation: Some(generation.into()),
+                ..ObjectMeta::default()
+            },
             status: Some(DaemonSetStatus {
                 observed_generation: Some(observed.into()),
                 desired_number_scheduled: desired,
@@ -111,7 +127,10 @@ mod tests {
     #[test]
     fn a_daemonset_that_nobody_has_looked_at_is_not_ready() {
         let fresh = DaemonSet {
-            metadata: ObjectMeta { generation: Some(1), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                generation: Some(1),
+                ..ObjectMeta::default()
+            },
             ..DaemonSet::default()
         };
         assert_eq!(observe(&fresh, &[]).reason, Reason::AwaitingObservation);

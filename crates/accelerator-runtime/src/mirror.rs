@@ -11,7 +11,10 @@ use kube::{Resource, ResourceExt};
 /// one kind: Kubernetes promises it since 1.35 and has never done otherwise.
 #[must_use]
 pub fn version_of(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    meta.resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A copy of the objects of one kind, by name. All of them live in one namespace or in none.
@@ -27,7 +30,11 @@ pub struct Mirror<K> {
 
 impl<K> Default for Mirror<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), listed: None, synced: false }
+        Self {
+            objects: BTreeMap::new(),
+            listed: None,
+            synced: false,
+        }
     }
 }
 
@@ -75,9 +82,10 @@ impl<K: Resource> Mirror<K> {
     }
 
     fn newest(&self, name: &str, object: K) -> Arc<K> {
-        let known = self.objects.get(name).filter(|known| {
-            known.uid() == object.uid() && version_of(known.meta()) > version_of(object.meta())
-        });
+        let known = self
+            .objects
+            .get(name)
+            .filter(|known| known.uid() == object.uid() && version_of(known.meta()) > version_of(object.meta()));
         known.map_or_else(|| Arc::new(object), Arc::clone)
     }
 }
@@ -122,7 +130,10 @@ mod tests {
 
     fn known(mirror: &Mirror<ConfigMap>) -> Vec<(String, u64)> {
         let objects = mirror.snapshot().expect("synced");
-        objects.iter().map(|object| (object.name_any(), version_of(&object.metadata))).collect()
+        objects
+            .iter()
+            .map(|object| (object.name_any(), version_of(&object.metadata)))
+            .collect()
     }
 
     fn synced(objects: Vec<ConfigMap>) -> Mirror<ConfigMap> {

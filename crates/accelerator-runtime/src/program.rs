@@ -85,8 +85,16 @@ impl Program {
         info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
 
         let changed = Arc::new(Notify::new());
-        let controller =
-            controller(Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), health, parts });
+        let controller = controller(Runtime {
+            program: self,
+            client,
+            metrics,
+            events,
+            changed,
+            stop: stop.clone(),
+            health,
+            parts,
+        });
         let mut controller = std::pin::pin!(controller);
         let outcome = tokio::select! {
             outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
@@ -147,7 +155,10 @@ impl Runtime {
 
     /// Runs `step` whenever something changed or the time that it asked for has come, until told to stop. A step that is
     /// under way then may finish.
-    pub async fn drive(mut self, mut step: impl AsyncFnMut(&Self) -> Option<tokio::time::Instant>) -> anyhow::Result<()> {
+    pub async fn drive(
+        mut self,
+        mut step: impl AsyncFnMut(&Self) -> Option<tokio::time::Instant>,
+    ) -> anyhow::Result<()> {
         /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
         const AT_LEAST: Duration = Duration::from_mins(5);
         let pulse = self.pulse("loop");
@@ -174,7 +185,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(mut self) -> &'static str {

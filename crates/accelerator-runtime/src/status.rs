@@ -93,7 +93,11 @@ impl StatusWriter {
             }
             Err(error) => {
                 if !self.backoff.is_failing() {
-                    warn!(acceleratorConfig = name, err = chain(&error), "Could not write status; trying again");
+                    warn!(
+                        acceleratorConfig = name,
+                        err = chain(&error),
+                        "Could not write status; trying again"
+                    );
                 }
                 self.ready_at = Instant::now() + self.backoff.fail(rand::random());
                 Written::Later

@@ -81,7 +81,9 @@ pub(crate) async fn watch<K>(
                         warn!(kind, err = chain(&error), "Watch broke; trying again until it is back");
                     }
                     refused = match &error {
-                        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => GIVE_UP_VERSION,
+                        watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410 => {
+                            GIVE_UP_VERSION
+                        }
                         watcher::Error::WatchStartFailed(_) => refused + 1,
                         _ => 0,
                     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
-use accelerator_api::{NodeCounts, ObservedConfig, Reason, active, condition_types};
+use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, condition_types};
 use accelerator_operand::condition;
 use accelerator_runtime::{Announcement, Mirror, Runtime, Shared, StatusWriter, Written, now as wall_clock};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
@@ -30,7 +30,9 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
     let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
     let target = index.clone();
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
-    runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
+    runtime.watch(nodes, Config::default(), move |event| {
+        target.with(|index| take(index, event))
+    });
     let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
     let mut labeler = Labeler {
         index,
@@ -80,19 +82,29 @@ impl Labeler {
         self.label(runtime);
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
         let next = self.report(&configs, active).await;
-        runtime.metrics.reconciled(!self.failing.with(|failing| *failing), started.elapsed());
-        let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
+        runtime
+            .metrics
+            .reconciled(!self.failing.with(|failing| *failing), started.elapsed());
+        let due = self
+            .index
+            .with(|index| index.due_at())
+            .map(tokio::time::Instant::from_std);
         next.into_iter().chain(due).min()
     }
 
     /// Starts as many writes as may be under way.
     fn label(&self, runtime: &Runtime) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let Some(Work { node, patch }) = self.index.with(|index| index.next(Instant::now())) else { return };
+            let Some(Work { node, patch }) = self.index.with(|index| index.next(Instant::now())) else {
+                return;
+            };
             let (nodes, index, failing) = (self.nodes.clone(), self.index.clone(), self.failing.clone());
             let (changed, metrics) = (Arc::clone(&runtime.changed), runtime.metrics.clone());
             tokio::spawn(async move {
-                let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
+                let params = PatchParams {
+                    field_manager: Some(NODE_LABELER.into()),
+                    ..PatchParams::default()
+                };
                 let answer = nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
                 let failed = failing.with(|failing| std::mem::replace(failing, answer.is_err()));
                 metrics.applied(answer.is_ok());
@@ -120,7 +132,9 @@ impl Labeler {
     /// the counts in the status say, are not told of again.
     fn announce(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
         let invalid = self.index.with(Index::take_announcements);
-        let counted = active.and_then(|config| config.status.nodes.as_ref()).map_or(0, |nodes| nodes.invalid_mode);
+        let counted = active
+            .and_then(|config| config.status.nodes.as_ref())
+            .map_or(0, |nodes| nodes.invalid_mode);
         let known = !std::mem::replace(&mut self.started, true) && usize::try_from(counted) == Ok(invalid.len());
         for InvalidMode { node, value } in invalid.into_iter().filter(|_| !known) {
             warn!(node, value, "Node has a workload label that is no mode");
@@ -145,11 +159,7 @@ impl Labeler {
     }
 
     /// Brings the conditions Accepted and Ready of every config up to date. Returns when to come back.
-    async fn report(
-        &mut self,
-        configs: &[Arc<ObservedConfig>],
-        active: Option<usize>,
-    ) -> Option<tokio::time::Instant> {
+    async fn report(&mut self, configs: &[Arc<ObservedConfig>], active: Option<usize>) -> Option<tokio::time::Instant> {
         for (index, config) in configs.iter().enumerate() {
             let counts = active == Some(index);
             let (nodes, conditions) = match active.map(|active| &configs[active]) {
@@ -161,12 +171,19 @@ impl Labeler {
             };
             let status = &config.status;
             let written = status.nodes == nodes
-                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition));
+                && conditions
+                    .iter()
+                    .all(|condition| status.condition(&condition.type_) == Some(condition));
             if written {
                 continue;
             }
             if self.status.ready_at() <= tokio::time::Instant::now() {
-                match self.status.write(config, &json!({"nodes": nodes, "conditions": conditions})).await {
+                let status = AcceleratorConfigStatus {
+                    nodes,
+                    conditions: conditions.into(),
+                    components: vec![],
+                };
+                match self.status.write(config, &json!(status)).await {
                     Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
                     Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
                     Written::Later => {}
@@ -182,7 +199,9 @@ impl Labeler {
     /// What to say of the config that counts.
     fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, [Condition; 2]) {
         let generation = config.metadata.generation;
-        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments(Instant::now())));
+        let (counts, nodes) = self
+            .index
+            .with(|index| (index.counts(), index.assignments(Instant::now())));
         let (accepted, readiness) = match &config.spec {
             Err(why) => {
                 let message = format!("this version cannot read the spec, everything stays as it is: {why}");
@@ -191,7 +210,10 @@ impl Labeler {
             Ok(spec) => {
                 let message = "this is the AcceleratorConfig that counts".to_owned();
                 let section = spec.providers.rebellions.as_ref();
-                ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
+                (
+                    (Reason::Active, message),
+                    ready(section, &config.status, &nodes, generation),
+                )
             }
         };
         (Some(counts), conditions(config, &accepted, &readiness))
@@ -208,6 +230,13 @@ fn superseded(config: &ObservedConfig, by: &str) -> [Condition; 2] {
 fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> [Condition; 2] {
     [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)].map(|(kind, (reason, message))| {
         let previous = config.status.condition(kind);
-        condition(previous, kind, *reason, message, config.metadata.generation, wall_clock())
+        condition(
+            previous,
+            kind,
+            *reason,
+            message,
+            config.metadata.generation,
+            wall_clock(),
+        )
     })
 }

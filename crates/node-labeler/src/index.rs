@@ -129,7 +129,12 @@ impl Index {
     /// The list is complete: nodes that were not in it are gone.
     pub fn end_list(&mut self, now: Instant) {
         let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<_> = self.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+        let gone: Vec<_> = self
+            .nodes
+            .keys()
+            .filter(|name| !listed.contains(*name))
+            .cloned()
+            .collect();
         for name in gone {
             self.remove(&name, now);
         }
@@ -158,7 +163,11 @@ impl Index {
     pub fn remove(&mut self, name: &str, now: Instant) {
         if self.nodes.contains_key(name) {
             let node = self.take(name);
-            self.note_change(node.decision.deploy.map(DeployLabel::is_set), PerComponent::default(), now);
+            self.note_change(
+                node.decision.deploy.map(DeployLabel::is_set),
+                PerComponent::default(),
+                now,
+            );
         }
     }
 
@@ -182,11 +191,16 @@ impl Index {
             self.look_again(&name, now);
         }
         while let Some(name) = self.queue.pop_front() {
-            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            let Some(node) = self.nodes.get_mut(&name) else {
+                continue;
+            };
             node.queued = false;
             if node.in_flight.is_none() && node.decision.differs(&node.view) {
                 node.in_flight = Some(node.view.version);
-                return Some(Work { patch: node.decision.patch(&node.view), node: name.into() });
+                return Some(Work {
+                    patch: node.decision.patch(&node.view),
+                    node: name.into(),
+                });
             }
         }
         None
@@ -214,7 +228,11 @@ impl Index {
             WorkResult::Conflict if written == Some(node.view.version) => node.retry_at = Some(now + RETRY),
             WorkResult::Failed(why) => {
                 self.trouble = Some(format!("node {name}: {why}"));
-                node.retry_at = Some(now + RETRY.saturating_mul(2_u32.saturating_pow(node.failures)).min(RETRY_LIMIT));
+                node.retry_at = Some(
+                    now + RETRY
+                        .saturating_mul(2_u32.saturating_pow(node.failures))
+                        .min(RETRY_LIMIT),
+                );
                 node.failures = node.failures.saturating_add(1);
             }
             WorkResult::Conflict | WorkResult::Gone => {}
@@ -247,7 +265,9 @@ impl Index {
             trouble: self.trouble.clone(),
             invalid: self.tally.invalid.first().map(|first| {
                 let count = self.tally.invalid.len();
-                format!("{count} nodes have a workload label that is no mode, such as {first}; they are left as they are")
+                format!(
+                    "{count} nodes have a workload label that is no mode, such as {first}; they are left as they are"
+                )
             }),
         }
     }
@@ -259,7 +279,9 @@ impl Index {
 
     /// Takes a node out of all sums, to be changed and put back.
     fn take(&mut self, name: &str) -> Node {
-        let Some(node) = self.nodes.remove(name) else { return Node::default() };
+        let Some(node) = self.nodes.remove(name) else {
+            return Node::default();
+        };
         self.tally.count(name, &node, -1);
         if let Some(timer) = node.timer {
             self.timers.remove(&(timer, name.into()));
@@ -272,9 +294,18 @@ impl Index {
         let before = node.decision.deploy.map(DeployLabel::is_set);
         let missing = node.missing_since.map(|since| now.saturating_duration_since(since));
         node.decision = decide(&node.view, self.policy, missing, self.hold_down);
-        node.missing_since = if node.decision.held { node.missing_since.or(Some(now)) } else { None };
+        node.missing_since = if node.decision.held {
+            node.missing_since.or(Some(now))
+        } else {
+            None
+        };
         node.retry_at = node.retry_at.filter(|at| *at > now);
-        node.timer = node.missing_since.map(|since| since + self.hold_down).into_iter().chain(node.retry_at).min();
+        node.timer = node
+            .missing_since
+            .map(|since| since + self.hold_down)
+            .into_iter()
+            .chain(node.retry_at)
+            .min();
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
         }
@@ -296,7 +327,10 @@ impl Index {
         };
         if node.announced != invalid {
             if let Some(value) = &invalid {
-                self.announcements.push(InvalidMode { node: name.into(), value: value.to_string() });
+                self.announcements.push(InvalidMode {
+                    node: name.into(),
+                    value: value.to_string(),
+                });
             }
             node.announced = invalid;
         }
@@ -337,7 +371,11 @@ impl Tally {
             self.pending = self.pending.saturating_add_signed(if sign > 0 { 1 } else { -1 });
         }
         if node.decision.standing == Standing::InvalidMode {
-            if sign > 0 { self.invalid.insert(name.into()) } else { self.invalid.remove(name) };
+            if sign > 0 {
+                self.invalid.insert(name.into())
+            } else {
+                self.invalid.remove(name)
+            };
         }
     }
 }

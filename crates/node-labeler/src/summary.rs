@@ -37,19 +37,38 @@ pub fn ready(
         .zip(nodes.assigned)
         .filter(|(component, _)| rebellions.is_some_and(|section| component.enabled(section)))
         .collect();
-    let complaints: Vec<_> =
-        enabled.iter().filter_map(|(component, assigned)| complaint(component, status, *assigned, generation)).collect();
+    let complaints: Vec<_> = enabled
+        .iter()
+        .filter_map(|(component, assigned)| complaint(component, status, *assigned, generation))
+        .collect();
     let (reason, mut message) = if enabled.is_empty() {
         (Reason::NoComponentsEnabled, "no component is enabled".to_owned())
     } else if nodes.pending > 0 {
-        let trouble = nodes.trouble.as_ref().map(|why| format!("; the last failure: {why}")).unwrap_or_default();
-        (Reason::NodesChanging, format!("labels of {} nodes are still to be written{trouble}", nodes.pending))
+        let trouble = nodes
+            .trouble
+            .as_ref()
+            .map(|why| format!("; the last failure: {why}"))
+            .unwrap_or_default();
+        (
+            Reason::NodesChanging,
+            format!("labels of {} nodes are still to be written{trouble}", nodes.pending),
+        )
     } else if let Some((reason, _)) = complaints.first() {
-        (*reason, complaints.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; "))
+        (
+            *reason,
+            complaints
+                .iter()
+                .map(|(_, why)| why.as_str())
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
     } else if nodes.fresh {
         (Reason::NodesChanging, "labels of nodes changed a moment ago".to_owned())
     } else {
-        (Reason::AllComponentsReady, format!("{} components are ready on their nodes", enabled.len()))
+        (
+            Reason::AllComponentsReady,
+            format!("{} components are ready on their nodes", enabled.len()),
+        )
     };
     if let Some(invalid) = &nodes.invalid {
         message = format!("{message}; {invalid}");
@@ -65,8 +84,10 @@ fn complaint(
     generation: Option<i64>,
 ) -> Option<(Reason, String)> {
     let name = component.name;
-    let (Some(entry), Some(condition)) = (status.component(component.operand), status.condition(component.condition_type))
-    else {
+    let (Some(entry), Some(condition)) = (
+        status.component(component.operand),
+        status.condition(component.condition_type),
+    ) else {
         let why = format!("{name} does not report; is {} deployed?", component.controller);
         return Some((Reason::ComponentNotReporting, why));
     };
@@ -94,11 +115,24 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     fn section() -> Rebellions {
-        let enabled = Some(ComponentSpec { enabled: true, ..ComponentSpec::default() });
-        Rebellions { driver: enabled.clone(), vfio_manager: enabled, ..Rebellions::default() }
+        let enabled = Some(ComponentSpec {
+            enabled: true,
+            ..ComponentSpec::default()
+        });
+        Rebellions {
+            driver: enabled.clone(),
+            vfio_manager: enabled,
+            ..Rebellions::default()
+        }
     }
 
-    fn report(status: &mut AcceleratorConfigStatus, component: &Component, reason: Reason, desired: i64, generation: i64) {
+    fn report(
+        status: &mut AcceleratorConfigStatus,
+        component: &Component,
+        reason: Reason,
+        desired: i64,
+        generation: i64,
+    ) {
         let kind = component.condition_type;
         let condition = condition(None, kind, reason, "words", Some(generation), Timestamp::UNIX_EPOCH);
         status.conditions.retain(|condition| condition.type_ != kind);
@@ -116,7 +150,13 @@ mod tests {
         let mut status = AcceleratorConfigStatus::default();
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 4);
         report(&mut status, COMPONENTS[3], Reason::NoNodesSelected, 0, 4);
-        (status, Assignments { assigned: [2, 2, 2, 0, 2], ..Assignments::default() })
+        (
+            status,
+            Assignments {
+                assigned: [2, 2, 2, 0, 2],
+                ..Assignments::default()
+            },
+        )
     }
 
     fn verdict(status: &AcceleratorConfigStatus, nodes: &Assignments) -> (Reason, String) {
@@ -141,19 +181,37 @@ mod tests {
         let (mut status, mut nodes) = well.clone();
         nodes.assigned[0] = 3;
         let (reason, message) = verdict(&status, &nodes);
-        assert_eq!(reason, Reason::ComponentsNotReady, "a node was labelled that its DaemonSet has not counted");
-        assert!(message.contains("assigned to 3 nodes, but its DaemonSet counts 2"), "{message}");
+        assert_eq!(
+            reason,
+            Reason::ComponentsNotReady,
+            "a node was labelled that its DaemonSet has not counted"
+        );
+        assert!(
+            message.contains("assigned to 3 nodes, but its DaemonSet counts 2"),
+            "{message}"
+        );
 
-        nodes = Assignments { fresh: true, ..well.1.clone() };
+        nodes = Assignments {
+            fresh: true,
+            ..well.1.clone()
+        };
         assert_eq!(verdict(&status, &nodes).0, Reason::NodesChanging);
 
-        nodes = Assignments { pending: 1, trouble: Some("node a: no".into()), ..well.1.clone() };
+        nodes = Assignments {
+            pending: 1,
+            trouble: Some("node a: no".into()),
+            ..well.1.clone()
+        };
         let (reason, message) = verdict(&status, &nodes);
         assert_eq!(reason, Reason::NodesChanging);
         assert!(message.ends_with("the last failure: node a: no"), "{message}");
 
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 3);
-        assert_eq!(verdict(&status, &well.1).0, Reason::ComponentsNotReady, "its report is about an older spec");
+        assert_eq!(
+            verdict(&status, &well.1).0,
+            Reason::ComponentsNotReady,
+            "its report is about an older spec"
+        );
     }
 
     #[test]

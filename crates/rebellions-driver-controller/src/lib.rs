@@ -18,10 +18,16 @@ const DIGEST_VARIABLE: &str = "DRIVER_CONFIG_DIGEST";
 /// Tells the driver manager, which runs before the driver's container, what that container is going to be: the SHA-256 of
 /// the pod's containers as JSON.
 fn tell_digest(daemon_set: &mut DaemonSet) {
-    let Some(pod) = daemon_set.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) else { return };
+    let Some(pod) = daemon_set.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) else {
+        return;
+    };
     let digest = digest(&pod.containers);
     for manager in pod.init_containers.iter_mut().flatten() {
-        let variable = EnvVar { name: DIGEST_VARIABLE.into(), value: Some(digest.clone()), value_from: None };
+        let variable = EnvVar {
+            name: DIGEST_VARIABLE.into(),
+            value: Some(digest.clone()),
+            value_from: None,
+        };
         manager.env.get_or_insert_default().push(variable);
     }
 }

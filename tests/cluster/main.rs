@@ -1,0 +1,22 @@
+//! What must hold on a real control plane. Each test leases one, starts the programs that it is about, each with its own
+//! rights, and looks at the cluster as an admin would.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
+
+mod components;
+mod edits;
+mod harness;
+mod installation;
+mod labels;
+mod programs;
+mod quiet;
+mod readiness;
+mod rights;
+mod schema;
+
+/// The components of a node in mode `container`.
+const CONTAINER: &[&str] = &["device-plugin", "driver", "metric-exporter", "npu-feature-discovery"];
+/// The components of a node in mode `vm-passthrough`.
+const VM: &[&str] = &["npu-feature-discovery", "vfio-manager"];
+/// The program that labels nodes.
+const LABELER: &str = accelerator_api::contract::NODE_LABELER;

@@ -1,0 +1,274 @@
+//! What the API server takes as an AcceleratorConfig, and what it refuses with which words.
+
+use accelerator_api::AcceleratorConfig;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use serde_json::{Value, json};
+use testbed::Cluster;
+
+/// What an admin could get wrong: path of the field that the answer must name, and the section.
+fn wrong() -> Vec<(&'static str, Value)> {
+    let vfio = |settings: Value| {
+        let mut section = json!({"enabled": true});
+        section
+            .as_object_mut()
+            .expect("an object")
+            .extend(settings.as_object().expect("an object").clone());
+        json!({"vfioManager": section})
+    };
+    let common = |settings: Value| json!({"daemonsets": settings});
+    vec![
+        ("workload.default", json!({"workload": {"default": "vm"}})),
+        ("driver.enabled", json!({"driver": {}})),
+        ("devicePlugin.enabled", json!({"devicePlugin": {"enabled": "yes"}})),
+        ("metricExporter", json!({"metricExporter": true})),
+        ("daemonsets.labels", common(json!({"labels": {"-team": "x"}}))),
+        ("daemonsets.labels", common(json!({"labels": {"a/b/c": "x"}}))),
+        (
+            "daemonsets.labels.team",
+            common(json!({"labels": {"team": "two words"}})),
+        ),
+        (
+            "daemonsets.labels.team",
+            common(json!({"labels": {"team": "x".repeat(64)}})),
+        ),
+        ("daemonsets.annotations", common(json!({"annotations": {"a b": "x"}}))),
+        (
+            "daemonsets.priorityClassName",
+            common(json!({"priorityClassName": "Not_A_Name"})),
+        ),
+        (
+            "daemonsets.tolerations[0].operator",
+            common(json!({"tolerations": [{"key": "a", "operator": "Like"}]})),
+        ),
+        (
+            "daemonsets.tolerations[0].operator",
+            common(json!({"tolerations": [{"value": "a"}]})),
+        ),
+        (
+            "daemonsets.tolerations[0].value",
+            common(json!({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]})),
+        ),
+        (
+            "daemonsets.tolerations[0].value",
+            common(json!({"tolerations": [{"key": "a", "value": "b c"}]})),
+        ),
+        (
+            "daemonsets.tolerations[0].key",
+            common(json!({"tolerations": [{"key": "a b"}]})),
+        ),
+        (
+            "daemonsets.tolerations[1].effect",
+            common(json!({"tolerations": [{"key": "a"}, {"key": "a", "effect": "Never"}]})),
+        ),
+        (
+            "daemonsets.tolerations[0].effect",
+            common(json!({"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]})),
+        ),
+        (
+            "daemonsets.updateStrategy.maxUnavailable",
+            common(json!({"updateStrategy": {"maxUnavailable": 0}})),
+        ),
+        (
+            "daemonsets.updateStrategy.maxUnavailable",
+            common(json!({"updateStrategy": {"maxUnavailable": "0%"}})),
+        ),
+        (
+            "daemonsets.updateStrategy.maxUnavailable",
+            common(json!({"updateStrategy": {"maxUnavailable": "200%"}})),
+        ),
+        (
+            "daemonsets.updateStrategy.maxUnavailable",
+            common(json!({"updateStrategy": {"maxUnavailable": "ten"}})),
+        ),
+        (
+            "vfioManager.image.registry",
+            vfio(json!({"image": {"registry": "https://example.com"}})),
+        ),
+        ("vfioManager.image.name", vfio(json!({"image": {"name": "Upper/Case"}}))),
+        ("vfioManager.image.name", vfio(json!({"image": {"name": "a b"}}))),
+        ("vfioManager.image.tag", vfio(json!({"image": {"tag": ":1"}}))),
+        (
+            "vfioManager.image.tag",
+            vfio(json!({"image": {"name": "a/b:1", "tag": "2"}})),
+        ),
+        (
+            "vfioManager.image.digest",
+            vfio(json!({"image": {"digest": "sha256:0123"}})),
+        ),
+        (
+            "vfioManager.image.imagePullPolicy",
+            vfio(json!({"image": {"imagePullPolicy": "Sometimes"}})),
+        ),
+        (
+            "vfioManager.resources.limits.memory",
+            vfio(json!({"resources": {"limits": {"memory": "1 Gi"}}})),
+        ),
+        (
+            "vfioManager.resources.limits.cpu",
+            vfio(json!({"resources": {"limits": {"cpu": -1}}})),
+        ),
+        (
+            "vfioManager.resources.limits",
+            vfio(json!({"resources": {"limits": {"gpu": 1}}})),
+        ),
+        (
+            "vfioManager.resources.limits",
+            vfio(json!({"resources": {"limits": {"example.com/device": "500m"}}})),
+        ),
+        (
+            "vfioManager.resources.limits",
+            vfio(json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}})),
+        ),
+        (
+            "vfioManager.resources.requests",
+            vfio(json!({"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}})),
+        ),
+        (
+            "vfioManager.resources.requests",
+            vfio(json!({"resources": {"requests": {"example.com/device": 1}}})),
+        ),
+        ("vfioManager.env[0].name", vfio(json!({"env": [{"name": ""}]}))),
+        ("vfioManager.env[0].name", vfio(json!({"env": [{"name": "A=B"}]}))),
+        (
+            "vfioManager.env[0].value",
+            vfio(json!({"env": [{"name": "A", "value": 1}]})),
+        ),
+        (
+            "vfioManager.env[1]",
+            vfio(json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]})),
+        ),
+        ("vfioManager.args", vfio(json!({"args": "--one"}))),
+    ]
+}
+
+#[tokio::test]
+async fn a_wrong_config_is_refused_by_the_name_of_its_field() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let api = Api::<DynamicObject>::all_with(cluster.client.clone(), &ApiResource::erase::<AcceleratorConfig>(&()));
+    for (field, section) in wrong() {
+        let object = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "wrong"},
+                            "spec": {"providers": {"rebellions": section}}});
+        // Not with typed objects, which could not say half of this.
+        match api
+            .create(&PostParams::default(), &serde_json::from_value(object)?)
+            .await
+        {
+            Err(kube::Error::Api(status)) => {
+                let path = format!("spec.providers.rebellions.{field}");
+                assert!(
+                    status.message.contains(&path),
+                    "{section} must be refused for {path}: {}",
+                    status.message
+                );
+            }
+            other => panic!("{section} must be refused: {other:?}"),
+        }
+    }
+    let refused = cluster
+        .configure_spec("wrong", json!({}))
+        .await
+        .expect_err("providers are required");
+    assert!(
+        refused.to_string().contains("spec.providers: Required value"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+/// What the predecessor's schema took and could ever have worked.
+#[tokio::test]
+async fn what_the_predecessor_took_is_taken() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let every_field = json!({
+        "daemonsets": {
+            "labels": {"team": "", "example.com/x": "Y_1.z"},
+            "annotations": {"Example.com/Mixed": "any text at all: {}\n", "plain": ""},
+            "tolerations": [
+                {"operator": "Exists"},
+                {"key": "example.com/a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": -1},
+                {"key": "k", "effect": ""},
+                {"key": "k", "operator": "", "value": ""},
+            ],
+            "priorityClassName": "",
+        },
+        "driver": {"enabled": true},
+        "devicePlugin": {"enabled": false},
+        "metricExporter": {"enabled": true},
+        "nfd": {"enabled": true},
+        "vfioManager": {
+            "enabled": true,
+            "image": {"registry": "docker.io", "name": "redhat/ubi8", "tag": "8.10", "imagePullPolicy": "IfNotPresent",
+                      "imagePullSecrets": ["drivercred", "drivercred", ""]},
+            "resources": {"limits": {"memory": "200Mi", "cpu": 1, "example.com/device": "2"},
+                          "requests": {"cpu": "100m", "memory": 1000, "example.com/device": 2}},
+            "env": [{"name": "A.b-C_1", "value": "$(OTHER) x"}, {"name": "1 odd name", "value": ""}, {"name": "EMPTY"}],
+        },
+    });
+    let odd_images = [
+        json!({"registry": "", "name": "ubi8", "tag": ""}),
+        json!({"name": "docker.io/redhat/ubi8", "tag": "8.10"}),
+        json!({"name": "redhat/ubi8:8.10"}),
+        json!({"registry": "registry.example.com:5000/a/b", "name": "under_score/dou--ble", "tag": "_x-1.2"}),
+        json!({"imagePullPolicy": ""}),
+    ];
+    cluster.configure("taken", every_field).await?;
+    for image in odd_images {
+        let section = json!({"vfioManager": {"enabled": true, "image": image, "resources": {"limits": {}}, "env": []}});
+        cluster
+            .configure("taken", section.clone())
+            .await
+            .map_err(|error| anyhow::anyhow!("{section}: {error}"))?;
+    }
+    cluster.configure_spec("taken", json!({"providers": {}})).await?;
+    let bare = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "bare"}});
+    cluster.create(&bare)?;
+    Ok(())
+}
+
+/// Whatever the schema takes, the API server takes as a DaemonSet, or the component says so. Here: the odd but valid.
+#[tokio::test]
+async fn what_is_taken_can_be_applied() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let _controller = cluster.start("rebellions-vfio-manager-controller").await;
+    let sections = [
+        json!({"env": [{"name": "1 odd name", "value": "$(X)"}, {"name": "~!@#", "value": ""}], "args": ["", "--x"]}),
+        json!({"image": {"name": "ubi8:8.10", "imagePullSecrets": ["a", "a", "", "b"]}}),
+        json!({"image": {"tag": "1", "digest": format!("sha256:{}", "0".repeat(64))}}),
+        json!({"resources": {"limits": {"cpu": "1e3", "memory": "0.5Gi", "ephemeral-storage": "1.5M", "a.b/c": "1k"},
+                             "requests": {"cpu": "+1.", "memory": ".25Gi", "a.b/c": 1000}}}),
+        json!({"resources": {"limits": {"hugepages-2Mi": "4Mi", "cpu": 0}, "requests": {"hugepages-2Mi": "4Mi"}}}),
+    ];
+    for (index, settings) in sections.into_iter().enumerate() {
+        let mut section = json!({"enabled": true});
+        section
+            .as_object_mut()
+            .expect("an object")
+            .extend(settings.as_object().expect("an object").clone());
+        let marker = format!("round-{index}");
+        let labels = json!({"labels": {"example.com/round": marker}});
+        cluster
+            .configure("odd", json!({"daemonsets": labels, "vfioManager": section}))
+            .await?;
+        testbed::eventually(&format!("{settings} to be applied"), async || {
+            let condition = cluster.condition("odd", "RebellionsVfioManagerReady").await;
+            let applied =
+                cluster.daemon_set("vfio-manager").await["spec"]["template"]["metadata"]["labels"]["example.com/round"]
+                    .clone();
+            testbed::Wait::until((applied, condition), |(applied, condition)| {
+                *applied == *marker && condition.starts_with("True/")
+            })
+        })
+        .await;
+        // Applied once and recognised: not again and again.
+        let mark = cluster.mark()?;
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let writes: Vec<_> = mark
+            .our_writes()?
+            .into_iter()
+            .filter(|write| write.resource == "daemonsets")
+            .collect();
+        assert!(writes.is_empty(), "{settings}: {writes:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! One of our programs as a real process, with the token of its own service account.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::kubeconfig::{self, User};
+use crate::process::Process;
+use crate::programs::own_binary;
+
+/// The namespace of the controllers' service accounts.
+pub const NAMESPACE: &str = "accelerator-system";
+
+/// How long a program may take to stop when asked to.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Controller {
+    /// Its name.
+    pub name: &'static str,
+    process: Process,
+}
+
+impl Controller {
+    /// Starts a program with the rights of its own service account and no others.
+    pub async fn start(
+        client: &Client,
+        server: &str,
+        authority: &Path,
+        folder: &Path,
+        name: &'static str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let kubeconfig = identity(client, server, authority, folder, name).await?;
+        let mut command = Command::new(own_binary(name)?);
+        command
+            .env_clear()
+            .env("KUBECONFIG", &kubeconfig)
+            .env("RUST_BACKTRACE", "1");
+        command
+            .args(["--admin-address", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments);
+        let log = folder.join(format!("{name}.{}.log", next_number()));
+        Ok(Self {
+            name,
+            process: Process::start(&mut command, &log)?,
+        })
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.process.stop(PATIENCE)
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// The process itself.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its log so far, a value a line.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.process.log).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The address of `/livez`, `/readyz` and `/metrics`, which it logs.
+    pub async fn admin_address(&mut self) -> anyhow::Result<String> {
+        let begun = Instant::now();
+        loop {
+            let address = self
+                .log()
+                .iter()
+                .find_map(|line| Some(line.get("adminAddress")?.as_str()?.to_owned()));
+            if let Some(address) = address {
+                return Ok(address);
+            }
+            if self.ended().is_some() || begun.elapsed() > PATIENCE {
+                bail!("{} did not start:\n{}", self.name, self.process.tail());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A kubeconfig with a fresh token of the program's service account.
+pub async fn identity(
+    client: &Client,
+    server: &str,
+    authority: &Path,
+    folder: &Path,
+    name: &str,
+) -> anyhow::Result<PathBuf> {
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(24 * 3600),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let answer = accounts
+        .create_token_request(name, &PostParams::default(), &request)
+        .await;
+    let answer = answer.with_context(|| format!("no token for {name}; is deploy/base/{name} installed?"))?;
+    let token = folder.join(format!("{name}.token"));
+    std::fs::write(&token, answer.status.context("a token request without a token")?.token)?;
+    kubeconfig::write(
+        &folder.join(format!("{name}.kubeconfig")),
+        server,
+        authority,
+        &User::TokenFile(&token),
+    )
+}
+
+/// A program may be started several times; each has a log of its own.
+fn next_number() -> u32 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}

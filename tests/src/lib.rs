@@ -1,0 +1,30 @@
+//! A test bed: a real control plane without containers, simulated NPU nodes, and the controllers as real processes with
+//! their own rights.
+//!
+//! [`ControlPlane`] starts and ends the processes; [`Cluster`] is what a test talks to; [`Cluster::lease`] hands out
+//! control planes that tests share one after the other.
+
+pub mod audit;
+mod certificates;
+pub mod cluster;
+mod control_plane;
+pub mod controller;
+mod expect;
+pub mod install;
+mod kubeconfig;
+pub mod nodes;
+mod pool;
+mod process;
+mod programs;
+mod progress;
+pub mod repository;
+mod wait;
+
+pub use audit::Request;
+pub use cluster::Cluster;
+pub use control_plane::{ControlPlane, Profile};
+pub use controller::Controller;
+pub use pool::Leased;
+pub use process::watch_stdin_and_reap;
+pub use progress::say;
+pub use wait::{Wait, eventually};
