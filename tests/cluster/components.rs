@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::repository::operands;
-use testbed::{Cluster, Wait, eventually};
+use testbed::{Access, Cluster, Wait, eventually};
 
 use crate::LABELER;
 
@@ -18,15 +18,10 @@ async fn each_component_works_alone() -> anyhow::Result<()> {
         cluster.label("a-0", component.deploy_label, Some("true")).await?;
         let mark = cluster.mark()?;
         let controller = cluster.start(component.controller).await;
-        cluster.configure("default", Cluster::enable_all()).await?;
-        cluster
-            .expect_condition("default", component.condition_type, "True/Ready")
-            .await;
+        cluster.configure("default", Access::enable_all()).await?;
+        cluster.expect_condition("default", component.condition_type, "True/Ready").await;
         assert_eq!(cluster.operands().await, [component.name]);
-        assert_eq!(
-            cluster.pods().await.into_keys().collect::<Vec<_>>(),
-            [format!("{}@a-0", component.name)]
-        );
+        assert_eq!(cluster.pods().await.into_keys().collect::<Vec<_>>(), [format!("{}@a-0", component.name)]);
         cluster.expect_event("default", "Ready").await;
 
         let mut written: Vec<_> = mark
@@ -53,27 +48,19 @@ async fn a_deleted_daemonset_is_made_again_and_a_changed_field_repaired() -> any
     let cluster = Cluster::lease().await;
     let _controllers = [cluster.start("rebellions-device-plugin-controller").await];
     cluster.npu_nodes("r", 1, "").await?;
-    cluster
-        .label("r-0", "rebellions.ai/npu.deploy.device-plugin", Some("true"))
-        .await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
-    cluster
-        .expect_condition("default", "RebellionsDevicePluginReady", "True/Ready")
-        .await;
+    cluster.label("r-0", "rebellions.ai/npu.deploy.device-plugin", Some("true")).await?;
+    cluster.configure("default", Access::enable_all()).await?;
+    cluster.expect_condition("default", "RebellionsDevicePluginReady", "True/Ready").await;
 
     let api = cluster.namespaced::<DaemonSet>("rebellions");
     let uid = |daemon_set: &Value| daemon_set["metadata"]["uid"].clone();
     let first = uid(&cluster.daemon_set("device-plugin").await);
     api.delete("rebellions-device-plugin", &DeleteParams::default()).await?;
     eventually("another DaemonSet", async || {
-        Wait::until(uid(&cluster.daemon_set("device-plugin").await), |uid| {
-            !uid.is_null() && *uid != first
-        })
+        Wait::until(uid(&cluster.daemon_set("device-plugin").await), |uid| !uid.is_null() && *uid != first)
     })
     .await;
-    cluster
-        .expect_condition("default", "RebellionsDevicePluginReady", "True/Ready")
-        .await;
+    cluster.expect_condition("default", "RebellionsDevicePluginReady", "True/Ready").await;
 
     let image = |daemon_set: &Value| daemon_set["spec"]["template"]["spec"]["containers"][0]["image"].clone();
     let wanted = image(&cluster.daemon_set("device-plugin").await);
@@ -81,16 +68,9 @@ async fn a_deleted_daemonset_is_made_again_and_a_changed_field_repaired() -> any
         "metadata": {"labels": {"example.com/theirs": "kept"}},
         "spec": {"containers": [{"name": "device-plugin", "image": "example.com/wrong:1"}]},
     }}});
-    api.patch(
-        "rebellions-device-plugin",
-        &PatchParams::default(),
-        &Patch::Strategic(theirs),
-    )
-    .await?;
+    api.patch("rebellions-device-plugin", &PatchParams::default(), &Patch::Strategic(theirs)).await?;
     eventually("the image to be repaired", async || {
-        Wait::until(image(&cluster.daemon_set("device-plugin").await), |image| {
-            *image == wanted
-        })
+        Wait::until(image(&cluster.daemon_set("device-plugin").await), |image| *image == wanted)
     })
     .await;
     let kept =
@@ -107,14 +87,12 @@ async fn the_status_tells_why_pods_are_not_ready() -> anyhow::Result<()> {
     let nodes = cluster.npu_nodes("w", 2, "").await?;
     let condition = "RebellionsVfioManagerReady";
     let configure = async |labels: Value| {
-        let mut section = Cluster::enable(&["vfio-manager"]);
+        let mut section = Access::enable(&["vfio-manager"]);
         section["daemonsets"] = json!({"labels": labels});
         cluster.configure("default", section).await
     };
     configure(json!({})).await?;
-    cluster
-        .expect_condition("default", condition, "True/NoNodesSelected")
-        .await;
+    cluster.expect_condition("default", condition, "True/NoNodesSelected").await;
 
     configure(json!({"sim.test/fault": "ImagePullBackOff"})).await?;
     eventually("the DaemonSet to change", async || {
@@ -125,22 +103,13 @@ async fn the_status_tells_why_pods_are_not_ready() -> anyhow::Result<()> {
     })
     .await;
     for node in &nodes {
-        cluster
-            .label(node, "rebellions.ai/npu.deploy.vfio-manager", Some("true"))
-            .await?;
+        cluster.label(node, "rebellions.ai/npu.deploy.vfio-manager", Some("true")).await?;
     }
-    let message = cluster
-        .expect_condition("default", condition, "False/PodsNotReady: 0 of 2 nodes are ready: w-0")
-        .await;
-    assert!(
-        message.contains("w-0 (ImagePullBackOff: simulated), w-1 (ImagePullBackOff: simulated)"),
-        "{message}"
-    );
+    let message =
+        cluster.expect_condition("default", condition, "False/PodsNotReady: 0 of 2 nodes are ready: w-0").await;
+    assert!(message.contains("w-0 (ImagePullBackOff: simulated), w-1 (ImagePullBackOff: simulated)"), "{message}");
     let status = cluster.config("default").await["status"]["components"][0].clone();
-    assert_eq!(
-        (&status["desired"], &status["ready"], &status["updated"]),
-        (&json!(2), &json!(0), &json!(2))
-    );
+    assert_eq!((&status["desired"], &status["ready"], &status["updated"]), (&json!(2), &json!(0), &json!(2)));
 
     configure(json!({})).await?;
     cluster.expect_condition("default", condition, "True/Ready").await;
@@ -173,16 +142,12 @@ async fn a_refused_daemonset_is_told_in_the_servers_words_and_tried_again() -> a
     })
     .await;
     let _controller = cluster.start("rebellions-driver-controller").await;
-    cluster.configure("default", Cluster::enable_all()).await?;
-    let condition = cluster
-        .expect_condition("default", "RebellionsDriverReady", "False/ApplyFailed")
-        .await;
+    cluster.configure("default", Access::enable_all()).await?;
+    let condition = cluster.expect_condition("default", "RebellionsDriverReady", "False/ApplyFailed").await;
     assert!(condition.contains("not on a Friday"), "{condition}");
     cluster.expect_event("default", "ApplyFailed").await;
     cluster.kubectl(&["delete", "validatingadmissionpolicybinding", policy])?;
-    cluster
-        .expect_condition("default", "RebellionsDriverReady", "True/")
-        .await;
+    cluster.expect_condition("default", "RebellionsDriverReady", "True/").await;
     Ok(())
 }
 
@@ -196,20 +161,11 @@ async fn a_daemonset_of_our_name_that_is_not_ours_is_left_alone() -> anyhow::Res
     cluster.create(&theirs)?;
     let before = cluster.daemon_set("device-plugin").await["metadata"]["generation"].clone();
     let _controller = cluster.start("rebellions-device-plugin-controller").await;
-    cluster.configure("default", Cluster::enable_all()).await?;
-    cluster
-        .expect_condition("default", "RebellionsDevicePluginReady", "False/NameTaken")
-        .await;
-    cluster
-        .configure("default", json!({"devicePlugin": {"enabled": false}}))
-        .await?;
-    cluster
-        .expect_condition("default", "RebellionsDevicePluginReady", "False/Disabled")
-        .await;
-    assert_eq!(
-        cluster.daemon_set("device-plugin").await["metadata"]["generation"],
-        before
-    );
+    cluster.configure("default", Access::enable_all()).await?;
+    cluster.expect_condition("default", "RebellionsDevicePluginReady", "False/NameTaken").await;
+    cluster.configure("default", json!({"devicePlugin": {"enabled": false}})).await?;
+    cluster.expect_condition("default", "RebellionsDevicePluginReady", "False/Disabled").await;
+    assert_eq!(cluster.daemon_set("device-plugin").await["metadata"]["generation"], before);
     Ok(())
 }
 
@@ -217,25 +173,15 @@ async fn a_daemonset_of_our_name_that_is_not_ours_is_left_alone() -> anyhow::Res
 #[tokio::test]
 async fn the_driver_waits_for_its_pods_to_be_deleted() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
-    let _controllers = [
-        cluster.start(LABELER).await,
-        cluster.start("rebellions-driver-controller").await,
-    ];
+    let _controllers = [cluster.start(LABELER).await, cluster.start("rebellions-driver-controller").await];
     cluster.npu_nodes("d", 2, "container").await?;
-    cluster.configure("default", Cluster::enable(&["driver"])).await?;
+    cluster.configure("default", Access::enable(&["driver"])).await?;
     cluster.expect_ready("default").await;
     let pods = cluster.pods().await;
 
-    cluster
-        .configure(
-            "default",
-            json!({"driver": {"enabled": true, "image": {"tag": "3.0.1"}}}),
-        )
-        .await?;
+    cluster.configure("default", json!({"driver": {"enabled": true, "image": {"tag": "3.0.1"}}})).await?;
     let words = "False/RolloutInProgress: 0 of 2 nodes run the newest revision; delete a node's pod to update it";
-    cluster
-        .expect_condition("default", "RebellionsDriverReady", words)
-        .await;
+    cluster.expect_condition("default", "RebellionsDriverReady", words).await;
     assert_eq!(cluster.pods().await, pods, "nothing was restarted");
     cluster.kubectl(&["delete", "pods", "-n", "rebellions", "--all", "--wait=false"])?;
     cluster.expect_ready("default").await;

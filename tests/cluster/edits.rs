@@ -1,7 +1,7 @@
 //! What edits of an AcceleratorConfig do.
 
 use serde_json::{Value, json};
-use testbed::{Cluster, Wait, eventually};
+use testbed::{Access, Cluster, Wait, eventually};
 
 use crate::{CONTAINER, LABELER};
 
@@ -37,15 +37,9 @@ fn tuned() -> (Value, Vec<(&'static str, Value)>) {
         ("/spec/imagePullSecrets", json!([{"name": "one"}, {"name": "two"}])),
         ("/spec/containers/0/image", json!("r.example.com/mine/nfd:v9")),
         ("/spec/containers/0/imagePullPolicy", json!("Always")),
-        (
-            "/spec/containers/0/resources/limits",
-            json!({"memory": "64Mi", "cpu": "2"}),
-        ),
+        ("/spec/containers/0/resources/limits", json!({"memory": "64Mi", "cpu": "2"})),
         ("/spec/containers/0/resources/requests", json!({"cpu": "500m"})),
-        (
-            "/spec/containers/0/env",
-            json!([{"name": "A", "value": "1"}, {"name": "B"}]),
-        ),
+        ("/spec/containers/0/env", json!([{"name": "A", "value": "1"}, {"name": "B"}])),
         ("/spec/containers/0/args", json!(["--oneshot=false"])),
     ];
     (section, expected)
@@ -55,9 +49,7 @@ fn tuned() -> (Value, Vec<(&'static str, Value)>) {
 async fn every_field_reaches_the_daemonset_and_leaves_it_again() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let _controller = cluster.start("rebellions-npu-feature-discovery-controller").await;
-    cluster
-        .configure("default", Cluster::enable(&["npu-feature-discovery"]))
-        .await?;
+    cluster.configure("default", Access::enable(&["npu-feature-discovery"])).await?;
     cluster.expect_operands(&["npu-feature-discovery"]).await;
     let spec = async || {
         let mut spec = cluster.daemon_set("npu-feature-discovery").await["spec"].clone();
@@ -78,13 +70,8 @@ async fn every_field_reaches_the_daemonset_and_leaves_it_again() -> anyhow::Resu
     assert_eq!(spec().await["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 3);
     assert_eq!(spec().await["selector"], default["selector"]);
 
-    cluster
-        .configure("default", Cluster::enable(&["npu-feature-discovery"]))
-        .await?;
-    eventually("the defaults to be back", async || {
-        Wait::until(spec().await, |spec| *spec == default)
-    })
-    .await;
+    cluster.configure("default", Access::enable(&["npu-feature-discovery"])).await?;
+    eventually("the defaults to be back", async || Wait::until(spec().await, |spec| *spec == default)).await;
     Ok(())
 }
 
@@ -93,36 +80,19 @@ async fn disabled_and_absent_components_are_removed() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("x", 1, "container").await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_ready("default").await;
 
-    let mut section = Cluster::enable_all();
+    let mut section = Access::enable_all();
     section["devicePlugin"]["enabled"] = json!(false);
     section.as_object_mut().expect("a section").remove("metricExporter");
     cluster.configure("default", section).await?;
-    cluster
-        .expect_operands(&["driver", "npu-feature-discovery", "vfio-manager"])
-        .await;
-    let condition = cluster
-        .expect_condition("default", "RebellionsDevicePluginReady", "False/Disabled")
-        .await;
-    assert!(
-        condition.contains("spec.providers.rebellions.devicePlugin.enabled is false"),
-        "{condition}"
-    );
-    let condition = cluster
-        .expect_condition("default", "RebellionsMetricExporterReady", "False/Disabled")
-        .await;
-    assert!(
-        condition.contains("there is no section spec.providers.rebellions.metricExporter"),
-        "{condition}"
-    );
-    cluster
-        .expect_event(
-            "default",
-            "Removed: removed DaemonSet rebellions/rebellions-device-plugin",
-        )
-        .await;
+    cluster.expect_operands(&["driver", "npu-feature-discovery", "vfio-manager"]).await;
+    let condition = cluster.expect_condition("default", "RebellionsDevicePluginReady", "False/Disabled").await;
+    assert!(condition.contains("spec.providers.rebellions.devicePlugin.enabled is false"), "{condition}");
+    let condition = cluster.expect_condition("default", "RebellionsMetricExporterReady", "False/Disabled").await;
+    assert!(condition.contains("there is no section spec.providers.rebellions.metricExporter"), "{condition}");
+    cluster.expect_event("default", "Removed: removed DaemonSet rebellions/rebellions-device-plugin").await;
     cluster.expect_ready("default").await;
     // Where a component runs is one question, what runs there another: labels stay.
     cluster.expect_deployed("x-0", CONTAINER).await;
@@ -130,9 +100,7 @@ async fn disabled_and_absent_components_are_removed() -> anyhow::Result<()> {
     cluster.configure_spec("default", json!({"providers": {}})).await?;
     cluster.expect_operands(&[]).await;
     cluster.expect_deployed("x-0", &[]).await;
-    cluster
-        .expect_condition("default", "Ready", "True/NoComponentsEnabled")
-        .await;
+    cluster.expect_condition("default", "Ready", "True/NoComponentsEnabled").await;
     Ok(())
 }
 
@@ -141,31 +109,23 @@ async fn with_the_last_config_everything_of_ours_goes_and_nothing_else() -> anyh
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("g", 2, "container").await?;
-    cluster
-        .label("g-1", "rebellions.ai/npu.deploy.driver", Some("false"))
-        .await?;
+    cluster.label("g-1", "rebellions.ai/npu.deploy.driver", Some("false")).await?;
     let before = [cluster.labels("g-0").await?, cluster.labels("g-1").await?];
     cluster.create(
         &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "foreign", "namespace": "rebellions"}}),
     )?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_ready("default").await;
 
     cluster.unconfigure("default").await?;
     cluster.expect_operands(&[]).await;
     cluster.expect_deployed("g-0", &[]).await;
     eventually("labels as before", async || {
-        let labels = [
-            cluster.labels("g-0").await.unwrap_or_default(),
-            cluster.labels("g-1").await.unwrap_or_default(),
-        ];
+        let labels = [cluster.labels("g-0").await.unwrap_or_default(), cluster.labels("g-1").await.unwrap_or_default()];
         Wait::until(labels, |labels| *labels == before)
     })
     .await;
-    eventually("the pods to go", async || {
-        Wait::until(cluster.pods().await.len(), |pods| *pods == 0)
-    })
-    .await;
+    eventually("the pods to go", async || Wait::until(cluster.pods().await.len(), |pods| *pods == 0)).await;
     cluster.kubectl(&["delete", "configmap", "foreign", "-n", "rebellions"])?;
     Ok(())
 }
@@ -175,17 +135,15 @@ async fn the_oldest_config_counts_and_the_next_takes_over_what_runs() -> anyhow:
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("o", 2, "container").await?;
-    cluster.configure("first", Cluster::enable_all()).await?;
+    cluster.configure("first", Access::enable_all()).await?;
     cluster.expect_ready("first").await;
     // Creation times have a precision of seconds.
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
-    let mut second = Cluster::enable_all();
+    let mut second = Access::enable_all();
     second["nfd"]["args"] = json!(["--no-timestamp"]);
     cluster.configure("another", second).await?;
 
-    let condition = cluster
-        .expect_condition("another", "Accepted", "False/Superseded")
-        .await;
+    let condition = cluster.expect_condition("another", "Accepted", "False/Superseded").await;
     assert!(condition.contains("first"), "{condition}");
     cluster.expect_condition("another", "Ready", "False/Superseded").await;
     cluster.expect_condition("first", "Accepted", "True/Active").await;
@@ -206,10 +164,7 @@ async fn the_oldest_config_counts_and_the_next_takes_over_what_runs() -> anyhow:
         of(&pods) == of(&after) && !of(&after).is_empty()
     };
     for component in ["driver", "device-plugin", "metric-exporter"] {
-        assert!(
-            unchanged(component),
-            "{component} was restarted although nothing changed for it"
-        );
+        assert!(unchanged(component), "{component} was restarted although nothing changed for it");
     }
     assert!(!unchanged("npu-feature-discovery"), "its arguments changed");
     Ok(())
@@ -219,49 +174,33 @@ async fn the_oldest_config_counts_and_the_next_takes_over_what_runs() -> anyhow:
 async fn an_object_of_a_newer_version_stops_nothing_and_changes_nothing() -> anyhow::Result<()> {
     let mut cluster = Cluster::lease().await;
     cluster.spoil();
-    let _controllers = [
-        cluster.start(LABELER).await,
-        cluster.start("rebellions-driver-controller").await,
-    ];
+    let _controllers = [cluster.start(LABELER).await, cluster.start("rebellions-driver-controller").await];
     cluster.npu_nodes("u", 1, "container").await?;
-    cluster.configure("default", Cluster::enable(&["driver"])).await?;
+    cluster.configure("default", Access::enable(&["driver"])).await?;
     cluster.expect_ready("default").await;
     let pods = cluster.pods().await;
 
     // A newer CRD in which a field has another type.
     let loose = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
                         "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]);
-    cluster.kubectl(&[
-        "patch",
-        "crd",
-        "acceleratorconfigs.petasus.io",
-        "--type=json",
-        "-p",
-        &loose.to_string(),
-    ])?;
+    cluster.kubectl(&["patch", "crd", "acceleratorconfigs.petasus.io", "--type=json", "-p", &loose.to_string()])?;
     eventually("the newer CRD to be served", async || {
         let newer = json!({"providers": {"rebellions": {"driver": {"enabled": {"when": "later"}}}}});
         match cluster.configure_spec("default", newer).await {
-            Ok(_) => Wait::Done(()),
+            Ok(()) => Wait::Done(()),
             Err(error) => Wait::NotYet(error.to_string()),
         }
     })
     .await;
-    cluster
-        .expect_condition("default", "Accepted", "False/Unreadable")
-        .await;
-    let condition = cluster
-        .expect_condition("default", "RebellionsDriverReady", "False/Unreadable")
-        .await;
+    cluster.expect_condition("default", "Accepted", "False/Unreadable").await;
+    let condition = cluster.expect_condition("default", "RebellionsDriverReady", "False/Unreadable").await;
     assert!(condition.contains("everything stays as it is"), "{condition}");
     assert_eq!(cluster.pods().await, pods);
     cluster.expect_deployed("u-0", CONTAINER).await;
 
     // One that can be read again is acted on, and an unreadable one beside it is no obstacle.
     cluster.configure_spec("broken", json!({"providers": "none"})).await?;
-    cluster
-        .configure("default", json!({"driver": {"enabled": false}}))
-        .await?;
+    cluster.configure("default", json!({"driver": {"enabled": false}})).await?;
     cluster.expect_operands(&[]).await;
     Ok(())
 }

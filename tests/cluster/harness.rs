@@ -10,23 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Whether a process runs; one that ended and was not waited for by its parent does not.
 fn runs(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = status
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next().map(str::to_owned));
+    let state = status.rsplit(')').next().and_then(|rest| rest.split_whitespace().next().map(str::to_owned));
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
 /// Starts a control plane in a process of its own, ends that with this signal, and sees what is left.
 fn nothing_is_left_after(signal: Signal) -> anyhow::Result<()> {
     let executable = std::env::current_exe()?;
-    let profile = executable
-        .parent()
-        .and_then(Path::parent)
-        .expect("a test is in PROFILE/deps");
-    let mut child = Command::new(profile.join("control-plane"))
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let profile = executable.parent().and_then(Path::parent).expect("a test is in PROFILE/deps");
+    let mut child = Command::new(profile.join("control-plane")).stderr(Stdio::piped()).spawn()?;
     let mut folder = None;
     let mut pids = vec![];
     for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
@@ -47,11 +39,7 @@ fn nothing_is_left_after(signal: Signal) -> anyhow::Result<()> {
     child.wait()?;
     let begun = Instant::now();
     while pids.iter().any(|pid| runs(*pid)) || folder.exists() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "still there: {pids:?} or {}",
-            folder.display()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(20), "still there: {pids:?} or {}", folder.display());
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
@@ -74,24 +62,12 @@ async fn nodes_go_down_and_come_back_and_pods_fail_and_heal() -> anyhow::Result<
     cluster.npu_nodes("n", 1, "").await?;
     let ready = async || {
         cluster
-            .kubectl(&[
-                "get",
-                "node",
-                "n-0",
-                "-o",
-                "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}",
-            ])
+            .kubectl(&["get", "node", "n-0", "-o", "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}"])
             .unwrap_or_default()
     };
     cluster.label("n-0", "sim.test/down", Some("Unknown")).await?;
-    eventually("the node to be down", async || {
-        Wait::until(ready().await, |ready| ready == "Unknown")
-    })
-    .await;
+    eventually("the node to be down", async || Wait::until(ready().await, |ready| ready == "Unknown")).await;
     cluster.label("n-0", "sim.test/down", None).await?;
-    eventually("the node to be back", async || {
-        Wait::until(ready().await, |ready| ready == "True")
-    })
-    .await;
+    eventually("the node to be back", async || Wait::until(ready().await, |ready| ready == "True")).await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use testbed::repository::programs;
-use testbed::{Cluster, Wait, eventually};
+use testbed::{Access, Cluster, Wait, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,11 +19,7 @@ pub async fn get(address: &str, path: &str) -> (u16, String) {
     if stream.write_all(request.as_bytes()).await.is_err() || stream.read_to_string(&mut answer).await.is_err() {
         return (0, answer);
     }
-    let status = answer
-        .split_whitespace()
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0);
+    let status = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     (status, answer)
 }
 
@@ -31,7 +27,7 @@ pub async fn get(address: &str, path: &str) -> (u16, String) {
 async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     cluster.npu_nodes("h", 1, "container").await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     for name in programs() {
         let mut controller = cluster.start(name).await;
         let address = controller.admin_address().await?;
@@ -43,10 +39,7 @@ async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -
         assert_eq!(get(&address, "/nothing").await.0, 404, "{name}");
         let (_, metrics) = get(&address, "/metrics").await;
         for metric in [
-            format!(
-                "accelerator_build_info{{version=\"{}\",controller=\"{name}\"}} 1",
-                env!("CARGO_PKG_VERSION")
-            ),
+            format!("accelerator_build_info{{version=\"{}\",controller=\"{name}\"}} 1", env!("CARGO_PKG_VERSION")),
             format!("accelerator_api_requests_total{{verb=\"watch\",code=\"200\",controller=\"{name}\"}}"),
             format!("accelerator_reconcile_duration_seconds_count{{controller=\"{name}\"}}"),
         ] {
@@ -56,11 +49,7 @@ async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -
         let begun = Instant::now();
         let status = controller.stop()?;
         assert!(status.success(), "{name} ended with {status}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(5),
-            "{name} took {:?}",
-            begun.elapsed()
-        );
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name} took {:?}", begun.elapsed());
     }
     Ok(())
 }
@@ -72,43 +61,31 @@ async fn a_program_that_finds_no_api_server_waits_for_it() -> anyhow::Result<()>
     cluster.spoil();
     let mut labeler = cluster.start(LABELER).await;
     let address = labeler.admin_address().await?;
-    eventually("ready", async || {
-        Wait::until(get(&address, "/readyz").await.0, |code| *code == 200)
-    })
-    .await;
+    eventually("ready", async || Wait::until(get(&address, "/readyz").await.0, |code| *code == 200)).await;
     let apiserver = cluster.control_plane().process("kube-apiserver").expect("it runs");
     apiserver.signal(rustix::process::Signal::STOP);
     let mut second = cluster_less_start(&cluster)?;
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(second.try_wait()?.is_none(), "it waits");
     assert!(labeler.ended().is_none());
-    assert_eq!(
-        get(&address, "/livez").await.0,
-        200,
-        "an outage is no reason to be restarted"
-    );
+    assert_eq!(get(&address, "/livez").await.0, 200, "an outage is no reason to be restarted");
     second.kill()?;
     second.wait()?;
     let apiserver = cluster.control_plane().process("kube-apiserver").expect("it runs");
     apiserver.signal(rustix::process::Signal::CONT);
     cluster.npu_nodes("b", 1, "container").await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_deployed("b-0", crate::CONTAINER).await;
     Ok(())
 }
 
 /// Starts the labeler with the identity that the first one has: while the API server is frozen there is no new token.
 fn cluster_less_start(cluster: &Cluster) -> anyhow::Result<std::process::Child> {
-    let kubeconfig = cluster.kubeconfig().with_file_name(format!("{LABELER}.kubeconfig"));
+    let kubeconfig = cluster.kubeconfig.with_file_name(format!("{LABELER}.kubeconfig"));
     let binary = std::env::current_exe()?;
-    let profile = binary
-        .parent()
-        .and_then(|deps| deps.parent())
-        .expect("a test is in PROFILE/deps");
+    let profile = binary.parent().and_then(|deps| deps.parent()).expect("a test is in PROFILE/deps");
     let mut command = std::process::Command::new(profile.join(LABELER));
-    command
-        .env("KUBECONFIG", kubeconfig)
-        .args(["--admin-address", "127.0.0.1:0"]);
+    command.env("KUBECONFIG", kubeconfig).args(["--admin-address", "127.0.0.1:0"]);
     command.stderr(std::process::Stdio::null());
     Ok(command.spawn()?)
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use testbed::{Cluster, Wait, eventually};
+use testbed::{Access, Cluster, Wait, eventually};
 
 use crate::CONTAINER;
 
@@ -16,10 +16,7 @@ async fn heartbeat(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     let now = Timestamp::now().to_string();
     let status = json!({"status": {"conditions": [
         {"type": "Ready", "status": "True", "reason": "SimulatedUp", "message": "up", "lastHeartbeatTime": now}]}});
-    cluster
-        .all::<Node>()
-        .patch_status(node, &PatchParams::default(), &Patch::Strategic(status))
-        .await?;
+    cluster.all::<Node>().patch_status(node, &PatchParams::default(), &Patch::Strategic(status)).await?;
     Ok(())
 }
 
@@ -29,7 +26,7 @@ async fn a_settled_cluster_sees_no_write_and_no_restart_of_ours_causes_one() -> 
     let mut controllers = cluster.start_all().await;
     let mut nodes = cluster.npu_nodes("q", 3, "container").await?;
     nodes.extend(cluster.npu_nodes("z", 2, "vm-passthrough").await?);
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_ready("default").await;
     // The last event of the rollout may still be on its way.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -40,21 +37,11 @@ async fn a_settled_cluster_sees_no_write_and_no_restart_of_ours_causes_one() -> 
         for node in &nodes {
             heartbeat(&cluster, node).await?;
         }
-        cluster
-            .label(
-                &nodes[round % nodes.len()],
-                "example.com/round",
-                Some(&round.to_string()),
-            )
-            .await?;
+        cluster.label(&nodes[round % nodes.len()], "example.com/round", Some(&round.to_string())).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
     let writes: Vec<_> = mark.our_writes()?.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        writes,
-        Vec::<String>::new(),
-        "during a minute of heartbeats and unrelated labels"
-    );
+    assert_eq!(writes, Vec::<String>::new(), "during a minute of heartbeats and unrelated labels");
 
     let mark = cluster.mark()?;
     for controller in std::mem::take(&mut controllers) {
@@ -80,7 +67,7 @@ async fn one_node_joins_two_hundred_with_one_patch() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("many", 200, "container").await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_ready("default").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
 
@@ -98,19 +85,10 @@ async fn one_node_joins_two_hundred_with_one_patch() -> anyhow::Result<()> {
     assert_eq!(patches.len(), 1, "{patches:?}");
     let others: Vec<_> = writes
         .iter()
-        .filter(|write| {
-            !matches!(
-                write.resource.as_str(),
-                "nodes" | "acceleratorconfigs/status" | "events"
-            )
-        })
+        .filter(|write| !matches!(write.resource.as_str(), "nodes" | "acceleratorconfigs/status" | "events"))
         .collect();
     assert!(others.is_empty(), "{others:?}");
-    let lists = mark
-        .requests()?
-        .into_iter()
-        .filter(|request| request.is_ours() && request.verb == "list")
-        .count();
+    let lists = mark.requests()?.into_iter().filter(|request| request.is_ours() && request.verb == "list").count();
     assert_eq!(lists, 0, "nobody reads everything again");
     Ok(())
 }

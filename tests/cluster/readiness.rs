@@ -5,16 +5,14 @@ use futures::StreamExt;
 use kube::api::WatchParams;
 use kube::core::WatchEvent;
 use serde_json::{Value, json};
-use testbed::{Cluster, Wait, eventually};
+use testbed::{Access, Cluster, Wait, eventually};
 
 use crate::{CONTAINER, LABELER};
 
 /// Whether Ready is true in this state of the object.
 fn says_ready(config: &AcceleratorConfig) -> bool {
     let status = config.status.as_ref();
-    status
-        .and_then(|status| status.condition("Ready"))
-        .is_some_and(|ready| ready.status == "True")
+    status.and_then(|status| status.condition("Ready")).is_some_and(|ready| ready.status == "True")
 }
 
 /// Pods here take 3 s to become ready. In every state that anybody could see, Ready must not be true while a pod that
@@ -24,7 +22,7 @@ async fn never_true_while_pods_that_labels_ask_for_are_missing() -> anyhow::Resu
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("first", 2, "container").await?;
-    let mut section = Cluster::enable_all();
+    let mut section = Access::enable_all();
     section["daemonsets"] = json!({"annotations": {"sim.test/ready": "3s"}});
     cluster.configure("default", section).await?;
     let check = async |what: &str, nodes: usize| {
@@ -48,10 +46,7 @@ async fn never_true_while_pods_that_labels_ask_for_are_missing() -> anyhow::Resu
             let status = daemon_set.status.unwrap_or_default();
             let expected = if name == "rebellions-vfio-manager" { 0 } else { nodes };
             let ready = usize::try_from(status.number_ready).unwrap_or_default();
-            assert_eq!(
-                ready, expected,
-                "{what}: {name} was not ready when Ready was first true"
-            );
+            assert_eq!(ready, expected, "{what}: {name} was not ready when Ready was first true");
         }
     };
     check("first install", 2).await;
@@ -64,17 +59,10 @@ async fn never_true_while_pods_that_labels_ask_for_are_missing() -> anyhow::Resu
 #[tokio::test]
 async fn it_names_what_is_missing() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
-    let mut controllers = vec![
-        cluster.start(LABELER).await,
-        cluster.start("rebellions-driver-controller").await,
-    ];
+    let mut controllers = vec![cluster.start(LABELER).await, cluster.start("rebellions-driver-controller").await];
     cluster.npu_nodes("n", 1, "container").await?;
-    cluster
-        .configure("default", Cluster::enable(&["driver", "device-plugin"]))
-        .await?;
-    let message = cluster
-        .expect_condition("default", "Ready", "False/ComponentNotReporting")
-        .await;
+    cluster.configure("default", Access::enable(&["driver", "device-plugin"])).await?;
+    let message = cluster.expect_condition("default", "Ready", "False/ComponentNotReporting").await;
     assert!(
         message.contains("device-plugin does not report; is rebellions-device-plugin-controller deployed?"),
         "{message}"
@@ -90,28 +78,18 @@ async fn it_names_what_is_missing() -> anyhow::Result<()> {
         .iter()
         .map(|one| one["observedGeneration"].clone())
         .collect();
-    assert!(
-        generations
-            .iter()
-            .all(|generation| *generation == config["metadata"]["generation"]),
-        "{generations:?}"
-    );
+    assert!(generations.iter().all(|generation| *generation == config["metadata"]["generation"]), "{generations:?}");
 
     // A taint that the pods do not tolerate keeps the node out, and only the labeler can tell.
     cluster.kubectl(&["taint", "node", "n-0", "example.com/broken=:NoExecute"])?;
     eventually("the taint to be named", async || {
-        let named = "driver: assigned to 1 nodes, but its DaemonSet counts 0; a taint that its pods do not tolerate";
+        let named = "driver: assigned to 1 node, but its DaemonSet counts 0; a taint that its pods do not tolerate";
         Wait::until(cluster.condition("default", "Ready").await, |ready| {
             ready.starts_with("False/ComponentsNotReady") && ready.contains(named)
         })
     })
     .await;
-    cluster
-        .configure(
-            "default",
-            with_toleration(Cluster::enable(&["driver", "device-plugin"])),
-        )
-        .await?;
+    cluster.configure("default", with_toleration(Access::enable(&["driver", "device-plugin"]))).await?;
     cluster.expect_ready("default").await;
     Ok(())
 }
@@ -128,7 +106,7 @@ async fn progress_of_a_rollout_is_told_at_most_once_a_second() -> anyhow::Result
     cluster.npu_nodes("p", 60, "container").await?;
     let mark = cluster.mark()?;
     let begun = std::time::Instant::now();
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     cluster.expect_ready("default").await;
     let seconds = usize::try_from(begun.elapsed().as_secs())? + 1;
     for program in testbed::repository::programs() {
@@ -137,10 +115,7 @@ async fn progress_of_a_rollout_is_told_at_most_once_a_second() -> anyhow::Result
             .iter()
             .filter(|write| write.user == program && write.resource == "acceleratorconfigs/status")
             .count();
-        assert!(
-            writes <= seconds + 1,
-            "{program} wrote its status {writes} times in {seconds} s"
-        );
+        assert!(writes <= seconds + 1, "{program} wrote its status {writes} times in {seconds} s");
     }
     Ok(())
 }
@@ -168,28 +143,18 @@ async fn a_failing_node_is_told_and_the_others_are_labelled() -> anyhow::Result<
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let labeler = cluster.start(LABELER).await;
     cluster.npu_nodes("f", 3, "container").await?;
-    cluster.configure("default", Cluster::enable_all()).await?;
+    cluster.configure("default", Access::enable_all()).await?;
     for node in ["f-0", "f-2"] {
         cluster.expect_deployed(node, CONTAINER).await;
     }
-    let message = cluster
-        .expect_condition("default", "Ready", "False/NodesChanging: labels of 1 nodes")
-        .await;
-    assert!(
-        message.contains("f-1") && message.contains("this node is protected"),
-        "{message}"
-    );
-    assert_eq!(
-        labeler.log().iter().filter(|line| line["level"] == "WARN").count(),
-        1,
-        "told once"
-    );
+    let message =
+        cluster.expect_condition("default", "Ready", "False/NodesChanging: labels of 1 node still to be written").await;
+    assert!(message.contains("f-1") && message.contains("this node is protected"), "{message}");
+    assert_eq!(labeler.log().iter().filter(|line| line["level"] == "WARN").count(), 1, "told once");
     cluster.kubectl(&["delete", "validatingadmissionpolicybinding", policy])?;
     cluster.expect_deployed("f-1", CONTAINER).await;
     eventually("no pending nodes", async || {
-        Wait::until(cluster.condition("default", "Ready").await, |ready| {
-            !ready.contains("labels of")
-        })
+        Wait::until(cluster.condition("default", "Ready").await, |ready| !ready.contains("labels of"))
     })
     .await;
     Ok(())

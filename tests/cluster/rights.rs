@@ -16,9 +16,8 @@ fn rights(objects: &[Value], account: &str) -> Vec<String> {
         items.iter().map(text).collect::<Vec<_>>().join(",")
     };
     let mut rights = vec![];
-    let bindings = objects
-        .iter()
-        .filter(|object| matches!(object["kind"].as_str(), Some("RoleBinding" | "ClusterRoleBinding")));
+    let bindings =
+        objects.iter().filter(|object| matches!(object["kind"].as_str(), Some("RoleBinding" | "ClusterRoleBinding")));
     for binding in bindings {
         let subjects = binding["subjects"].as_array().cloned().unwrap_or_default();
         if !subjects.iter().any(|subject| subject["name"] == account) {
@@ -30,22 +29,14 @@ fn rights(objects: &[Value], account: &str) -> Vec<String> {
                 && object["metadata"]["name"] == binding["roleRef"]["name"]
                 && (object["kind"] == "ClusterRole" || object["metadata"]["namespace"] == *namespace)
         });
-        let place = if namespace.is_null() {
-            "cluster".to_owned()
-        } else {
-            text(namespace)
-        };
+        let place = if namespace.is_null() { "cluster".to_owned() } else { text(namespace) };
         for rule in role.and_then(|role| role["rules"].as_array()).into_iter().flatten() {
             let names = if rule["resourceNames"].is_null() {
                 String::new()
             } else {
                 format!(" [{}]", list(&rule["resourceNames"]))
             };
-            rights.push(format!(
-                "{place}: {} {}{names}",
-                list(&rule["verbs"]),
-                list(&rule["resources"])
-            ));
+            rights.push(format!("{place}: {} {}{names}", list(&rule["verbs"]), list(&rule["resources"])));
         }
     }
     rights.sort();
@@ -57,9 +48,7 @@ fn the_table_of_rights_is_exactly_this() -> anyhow::Result<()> {
     let objects = install::render("overlays/default")?;
     let accounts = programs().chain(["rebellions-driver-operand"]);
     let lines = accounts.flat_map(|account| {
-        let rights = rights(&objects, account)
-            .into_iter()
-            .map(|right| format!("  {right}\n"));
+        let rights = rights(&objects, account).into_iter().map(|right| format!("  {right}\n"));
         std::iter::once(format!("{account}\n")).chain(rights)
     });
     let table: String = lines.collect();
@@ -67,11 +56,7 @@ fn the_table_of_rights_is_exactly_this() -> anyhow::Result<()> {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &table)?;
     }
-    assert_eq!(
-        table,
-        std::fs::read_to_string(&golden)?,
-        "if this is meant: UPDATE_GOLDEN=1 cargo test"
-    );
+    assert_eq!(table, std::fs::read_to_string(&golden)?, "if this is meant: UPDATE_GOLDEN=1 cargo test");
     for forbidden in ["*", "secrets", "escalate", "bind", "impersonate", "configmaps"] {
         assert!(!table.contains(forbidden), "{forbidden}");
     }
@@ -92,10 +77,7 @@ async fn a_controller_is_refused_everything_but_its_own_daemonset() -> anyhow::R
         let apply = PatchParams::apply(operand.component.controller).force();
         for other in operands() {
             let name = other.component.operand;
-            let placement = Placement {
-                namespace: "rebellions".into(),
-                ..Placement::default()
-            };
+            let placement = Placement { namespace: "rebellions".into(), ..Placement::default() };
             let wanted = other.template()?.render(
                 &accelerator_api::Rebellions::default(),
                 &accelerator_api::ComponentSpec::default(),
@@ -113,15 +95,10 @@ async fn a_controller_is_refused_everything_but_its_own_daemonset() -> anyhow::R
         }
         forbidden(
             "creating by POST",
-            api.create(&kube::api::PostParams::default(), &DaemonSet::default())
-                .await
-                .map(drop),
+            api.create(&kube::api::PostParams::default(), &DaemonSet::default()).await.map(drop),
         );
         let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(client.clone());
-        forbidden(
-            "reading nodes",
-            nodes.list(&kube::api::ListParams::default()).await.map(drop),
-        );
+        forbidden("reading nodes", nodes.list(&kube::api::ListParams::default()).await.map(drop));
         forbidden(
             "reading secrets",
             Api::<k8s_openapi::api::core::v1::Secret>::all(client)
@@ -134,23 +111,15 @@ async fn a_controller_is_refused_everything_but_its_own_daemonset() -> anyhow::R
     let api = Api::<DaemonSet>::namespaced(client.clone(), "rebellions");
     forbidden(
         "the labeler deleting a DaemonSet",
-        api.delete("rebellions-driver", &DeleteParams::default())
-            .await
-            .map(drop),
+        api.delete("rebellions-driver", &DeleteParams::default()).await.map(drop),
     );
     cluster.npu_nodes("r", 1, "").await?;
     let nodes = Api::<k8s_openapi::api::core::v1::Node>::all(client);
-    forbidden(
-        "the labeler deleting a node",
-        nodes.delete("r-0", &DeleteParams::default()).await.map(drop),
-    );
+    forbidden("the labeler deleting a node", nodes.delete("r-0", &DeleteParams::default()).await.map(drop));
     let status = Patch::Merge(json!({"status": {"phase": "Running"}}));
     forbidden(
         "the labeler writing a node's status",
-        nodes
-            .patch_status("r-0", &PatchParams::default(), &status)
-            .await
-            .map(drop),
+        nodes.patch_status("r-0", &PatchParams::default(), &status).await.map(drop),
     );
     Ok(())
 }

@@ -10,10 +10,7 @@ use testbed::Cluster;
 fn wrong() -> Vec<(&'static str, Value)> {
     let vfio = |settings: Value| {
         let mut section = json!({"enabled": true});
-        section
-            .as_object_mut()
-            .expect("an object")
-            .extend(settings.as_object().expect("an object").clone());
+        section.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
         json!({"vfioManager": section})
     };
     let common = |settings: Value| json!({"daemonsets": settings});
@@ -24,39 +21,18 @@ fn wrong() -> Vec<(&'static str, Value)> {
         ("metricExporter", json!({"metricExporter": true})),
         ("daemonsets.labels", common(json!({"labels": {"-team": "x"}}))),
         ("daemonsets.labels", common(json!({"labels": {"a/b/c": "x"}}))),
-        (
-            "daemonsets.labels.team",
-            common(json!({"labels": {"team": "two words"}})),
-        ),
-        (
-            "daemonsets.labels.team",
-            common(json!({"labels": {"team": "x".repeat(64)}})),
-        ),
+        ("daemonsets.labels.team", common(json!({"labels": {"team": "two words"}}))),
+        ("daemonsets.labels.team", common(json!({"labels": {"team": "x".repeat(64)}}))),
         ("daemonsets.annotations", common(json!({"annotations": {"a b": "x"}}))),
-        (
-            "daemonsets.priorityClassName",
-            common(json!({"priorityClassName": "Not_A_Name"})),
-        ),
-        (
-            "daemonsets.tolerations[0].operator",
-            common(json!({"tolerations": [{"key": "a", "operator": "Like"}]})),
-        ),
-        (
-            "daemonsets.tolerations[0].operator",
-            common(json!({"tolerations": [{"value": "a"}]})),
-        ),
+        ("daemonsets.priorityClassName", common(json!({"priorityClassName": "Not_A_Name"}))),
+        ("daemonsets.tolerations[0].operator", common(json!({"tolerations": [{"key": "a", "operator": "Like"}]}))),
+        ("daemonsets.tolerations[0].operator", common(json!({"tolerations": [{"value": "a"}]}))),
         (
             "daemonsets.tolerations[0].value",
             common(json!({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]})),
         ),
-        (
-            "daemonsets.tolerations[0].value",
-            common(json!({"tolerations": [{"key": "a", "value": "b c"}]})),
-        ),
-        (
-            "daemonsets.tolerations[0].key",
-            common(json!({"tolerations": [{"key": "a b"}]})),
-        ),
+        ("daemonsets.tolerations[0].value", common(json!({"tolerations": [{"key": "a", "value": "b c"}]}))),
+        ("daemonsets.tolerations[0].key", common(json!({"tolerations": [{"key": "a b"}]}))),
         (
             "daemonsets.tolerations[1].effect",
             common(json!({"tolerations": [{"key": "a"}, {"key": "a", "effect": "Never"}]})),
@@ -65,79 +41,31 @@ fn wrong() -> Vec<(&'static str, Value)> {
             "daemonsets.tolerations[0].effect",
             common(json!({"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]})),
         ),
-        (
-            "daemonsets.updateStrategy.maxUnavailable",
-            common(json!({"updateStrategy": {"maxUnavailable": 0}})),
-        ),
-        (
-            "daemonsets.updateStrategy.maxUnavailable",
-            common(json!({"updateStrategy": {"maxUnavailable": "0%"}})),
-        ),
-        (
-            "daemonsets.updateStrategy.maxUnavailable",
-            common(json!({"updateStrategy": {"maxUnavailable": "200%"}})),
-        ),
-        (
-            "daemonsets.updateStrategy.maxUnavailable",
-            common(json!({"updateStrategy": {"maxUnavailable": "ten"}})),
-        ),
-        (
-            "vfioManager.image.registry",
-            vfio(json!({"image": {"registry": "https://example.com"}})),
-        ),
+        ("daemonsets.updateStrategy.maxUnavailable", common(json!({"updateStrategy": {"maxUnavailable": 0}}))),
+        ("daemonsets.updateStrategy.maxUnavailable", common(json!({"updateStrategy": {"maxUnavailable": "0%"}}))),
+        ("daemonsets.updateStrategy.maxUnavailable", common(json!({"updateStrategy": {"maxUnavailable": "200%"}}))),
+        ("daemonsets.updateStrategy.maxUnavailable", common(json!({"updateStrategy": {"maxUnavailable": "ten"}}))),
+        ("vfioManager.image.registry", vfio(json!({"image": {"registry": "https://example.com"}}))),
         ("vfioManager.image.name", vfio(json!({"image": {"name": "Upper/Case"}}))),
         ("vfioManager.image.name", vfio(json!({"image": {"name": "a b"}}))),
         ("vfioManager.image.tag", vfio(json!({"image": {"tag": ":1"}}))),
-        (
-            "vfioManager.image.tag",
-            vfio(json!({"image": {"name": "a/b:1", "tag": "2"}})),
-        ),
-        (
-            "vfioManager.image.digest",
-            vfio(json!({"image": {"digest": "sha256:0123"}})),
-        ),
-        (
-            "vfioManager.image.imagePullPolicy",
-            vfio(json!({"image": {"imagePullPolicy": "Sometimes"}})),
-        ),
-        (
-            "vfioManager.resources.limits.memory",
-            vfio(json!({"resources": {"limits": {"memory": "1 Gi"}}})),
-        ),
-        (
-            "vfioManager.resources.limits.cpu",
-            vfio(json!({"resources": {"limits": {"cpu": -1}}})),
-        ),
-        (
-            "vfioManager.resources.limits",
-            vfio(json!({"resources": {"limits": {"gpu": 1}}})),
-        ),
-        (
-            "vfioManager.resources.limits",
-            vfio(json!({"resources": {"limits": {"example.com/device": "500m"}}})),
-        ),
-        (
-            "vfioManager.resources.limits",
-            vfio(json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}})),
-        ),
+        ("vfioManager.image.tag", vfio(json!({"image": {"name": "a/b:1", "tag": "2"}}))),
+        ("vfioManager.image.digest", vfio(json!({"image": {"digest": "sha256:0123"}}))),
+        ("vfioManager.image.imagePullPolicy", vfio(json!({"image": {"imagePullPolicy": "Sometimes"}}))),
+        ("vfioManager.resources.limits.memory", vfio(json!({"resources": {"limits": {"memory": "1 Gi"}}}))),
+        ("vfioManager.resources.limits.cpu", vfio(json!({"resources": {"limits": {"cpu": -1}}}))),
+        ("vfioManager.resources.limits", vfio(json!({"resources": {"limits": {"gpu": 1}}}))),
+        ("vfioManager.resources.limits", vfio(json!({"resources": {"limits": {"example.com/device": "500m"}}}))),
+        ("vfioManager.resources.limits", vfio(json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}))),
         (
             "vfioManager.resources.requests",
             vfio(json!({"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}})),
         ),
-        (
-            "vfioManager.resources.requests",
-            vfio(json!({"resources": {"requests": {"example.com/device": 1}}})),
-        ),
+        ("vfioManager.resources.requests", vfio(json!({"resources": {"requests": {"example.com/device": 1}}}))),
         ("vfioManager.env[0].name", vfio(json!({"env": [{"name": ""}]}))),
         ("vfioManager.env[0].name", vfio(json!({"env": [{"name": "A=B"}]}))),
-        (
-            "vfioManager.env[0].value",
-            vfio(json!({"env": [{"name": "A", "value": 1}]})),
-        ),
-        (
-            "vfioManager.env[1]",
-            vfio(json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]})),
-        ),
+        ("vfioManager.env[0].value", vfio(json!({"env": [{"name": "A", "value": 1}]}))),
+        ("vfioManager.env[1]", vfio(json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}))),
         ("vfioManager.args", vfio(json!({"args": "--one"}))),
     ]
 }
@@ -150,29 +78,16 @@ async fn a_wrong_config_is_refused_by_the_name_of_its_field() -> anyhow::Result<
         let object = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "wrong"},
                             "spec": {"providers": {"rebellions": section}}});
         // Not with typed objects, which could not say half of this.
-        match api
-            .create(&PostParams::default(), &serde_json::from_value(object)?)
-            .await
-        {
+        match api.create(&PostParams::default(), &serde_json::from_value(object)?).await {
             Err(kube::Error::Api(status)) => {
                 let path = format!("spec.providers.rebellions.{field}");
-                assert!(
-                    status.message.contains(&path),
-                    "{section} must be refused for {path}: {}",
-                    status.message
-                );
+                assert!(status.message.contains(&path), "{section} must be refused for {path}: {}", status.message);
             }
             other => panic!("{section} must be refused: {other:?}"),
         }
     }
-    let refused = cluster
-        .configure_spec("wrong", json!({}))
-        .await
-        .expect_err("providers are required");
-    assert!(
-        refused.to_string().contains("spec.providers: Required value"),
-        "{refused}"
-    );
+    let refused = cluster.configure_spec("wrong", json!({})).await.expect_err("providers are required");
+    assert!(refused.to_string().contains("spec.providers: Required value"), "{refused}");
     Ok(())
 }
 
@@ -215,10 +130,7 @@ async fn what_the_predecessor_took_is_taken() -> anyhow::Result<()> {
     cluster.configure("taken", every_field).await?;
     for image in odd_images {
         let section = json!({"vfioManager": {"enabled": true, "image": image, "resources": {"limits": {}}, "env": []}});
-        cluster
-            .configure("taken", section.clone())
-            .await
-            .map_err(|error| anyhow::anyhow!("{section}: {error}"))?;
+        cluster.configure("taken", section.clone()).await.map_err(|error| anyhow::anyhow!("{section}: {error}"))?;
     }
     cluster.configure_spec("taken", json!({"providers": {}})).await?;
     let bare = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "bare"}});
@@ -241,15 +153,10 @@ async fn what_is_taken_can_be_applied() -> anyhow::Result<()> {
     ];
     for (index, settings) in sections.into_iter().enumerate() {
         let mut section = json!({"enabled": true});
-        section
-            .as_object_mut()
-            .expect("an object")
-            .extend(settings.as_object().expect("an object").clone());
+        section.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
         let marker = format!("round-{index}");
         let labels = json!({"labels": {"example.com/round": marker}});
-        cluster
-            .configure("odd", json!({"daemonsets": labels, "vfioManager": section}))
-            .await?;
+        cluster.configure("odd", json!({"daemonsets": labels, "vfioManager": section})).await?;
         testbed::eventually(&format!("{settings} to be applied"), async || {
             let condition = cluster.condition("odd", "RebellionsVfioManagerReady").await;
             let applied =
@@ -263,11 +170,7 @@ async fn what_is_taken_can_be_applied() -> anyhow::Result<()> {
         // Applied once and recognised: not again and again.
         let mark = cluster.mark()?;
         tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
-        let writes: Vec<_> = mark
-            .our_writes()?
-            .into_iter()
-            .filter(|write| write.resource == "daemonsets")
-            .collect();
+        let writes: Vec<_> = mark.our_writes()?.into_iter().filter(|write| write.resource == "daemonsets").collect();
         assert!(writes.is_empty(), "{settings}: {writes:?}");
     }
     Ok(())

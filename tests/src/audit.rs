@@ -28,10 +28,7 @@ impl Request {
     /// Whether it changes something, or tries to.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
     /// Whether one of our programs sent it.
@@ -42,13 +39,7 @@ impl Request {
 
     fn parse(line: &str) -> Option<Self> {
         let event: Value = serde_json::from_str(line).ok()?;
-        let text = |pointer: &str| {
-            event
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let verb = text("/verb");
         // A watch is logged when it begins and when it ends.
         if (verb == "watch") != (text("/stage") == "ResponseStarted") {
@@ -60,36 +51,18 @@ impl Request {
         Some(Self {
             user,
             verb,
-            resource: resource
-                .into_iter()
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-                .join("/"),
+            resource: resource.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"),
             name: text("/objectRef/name"),
-            code: event
-                .pointer("/responseStatus/code")
-                .and_then(Value::as_i64)
-                .unwrap_or(0),
-            body: event
-                .pointer("/requestObject")
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            code: event.pointer("/responseStatus/code").and_then(Value::as_i64).unwrap_or(0),
+            body: event.pointer("/requestObject").map(ToString::to_string).unwrap_or_default(),
         })
     }
 }
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {} {} {} -> {}",
-            self.user, self.verb, self.resource, self.name, self.code
-        )?;
-        if self.body.is_empty() {
-            Ok(())
-        } else {
-            write!(f, " {}", self.body)
-        }
+        write!(f, "{} {} {} {} -> {}", self.user, self.verb, self.resource, self.name, self.code)?;
+        if self.body.is_empty() { Ok(()) } else { write!(f, " {}", self.body) }
     }
 }
 
@@ -104,10 +77,7 @@ impl Mark {
     /// The end of the log as it is now.
     pub fn here(log: &Path) -> anyhow::Result<Self> {
         let offset = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
-        Ok(Self {
-            log: log.into(),
-            offset,
-        })
+        Ok(Self { log: log.into(), offset })
     }
 
     /// Every request since.
@@ -124,10 +94,7 @@ impl Mark {
     /// Every write of our programs since.
     pub fn our_writes(&self) -> anyhow::Result<Vec<Request>> {
         let requests = self.requests()?;
-        Ok(requests
-            .into_iter()
-            .filter(|request| request.is_ours() && request.is_write())
-            .collect())
+        Ok(requests.into_iter().filter(|request| request.is_ours() && request.is_write()).collect())
     }
 }
 
@@ -144,10 +111,7 @@ mod tests {
             )
         };
         let request = Request::parse(&line("patch", "ResponseComplete")).expect("a request");
-        assert_eq!(
-            (request.user.as_str(), request.resource.as_str()),
-            ("node-labeler", "nodes/status")
-        );
+        assert_eq!((request.user.as_str(), request.resource.as_str()), ("node-labeler", "nodes/status"));
         assert!(request.is_write() && request.is_ours());
         assert!(Request::parse(&line("watch", "ResponseStarted")).is_some());
         assert!(Request::parse(&line("watch", "ResponseComplete")).is_none());

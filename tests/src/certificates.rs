@@ -33,10 +33,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
     /// Its own certificate as PEM.
@@ -49,27 +46,18 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.subject_alt_names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ]
-        .into_iter()
-        .map(|name| Ok(SanType::DnsName(Ia5String::try_from(name)?)))
-        .collect::<Result<_, rcgen::Error>>()?;
-        params
-            .subject_alt_names
-            .extend([Ipv4Addr::LOCALHOST.into(), SERVICE].map(SanType::IpAddress));
+        params.subject_alt_names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .into_iter()
+            .map(|name| Ok(SanType::DnsName(Ia5String::try_from(name)?)))
+            .collect::<Result<_, rcgen::Error>>()?;
+        params.subject_alt_names.extend([Ipv4Addr::LOCALHOST.into(), SERVICE].map(SanType::IpAddress));
         self.issue(&params)
     }
 
     /// A certificate for a client with every right.
     pub fn administrator(&self, name: &str) -> anyhow::Result<Identity> {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(&params)
@@ -78,10 +66,7 @@ impl Authority {
     fn issue(&self, params: &CertificateParams) -> anyhow::Result<Identity> {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Identity {
-            certificate,
-            key: key.serialize_pem(),
-        })
+        Ok(Identity { certificate, key: key.serialize_pem() })
     }
 }
 

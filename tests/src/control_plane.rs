@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::certificates::{Authority, token_keys};
 use crate::kubeconfig::{self, User};
@@ -15,6 +15,9 @@ use crate::programs::control_plane_binary;
 
 /// How long the API server may take to become ready. It takes 3 s on a quiet machine.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How simulated nodes and pods behave.
+const STAGES: &str = include_str!("../control-plane/stages.yaml");
 
 /// How much of a cluster's own traffic there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +31,8 @@ pub enum Profile {
 /// A control plane. Dropping it ends it and removes everything of it.
 #[derive(Debug)]
 pub struct ControlPlane {
-    /// `https://127.0.0.1:PORT`
-    pub server: String,
+    /// How to reach it, as in a kubeconfig.
+    pub entry: Value,
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
     processes: Vec<(&'static str, Process)>,
@@ -60,33 +63,22 @@ impl ControlPlane {
         std::fs::write(at("tokens.pub"), public)?;
         authority.server()?.write(folder.path(), "apiserver")?;
         let [etcd, peer, apiserver] = free_ports()?;
-        let server = format!("https://127.0.0.1:{apiserver}");
+        let entry = kubeconfig::entry(&format!("https://127.0.0.1:{apiserver}"), &at("ca.crt"));
         for user in ["admin", "controller-manager", "scheduler", "kwok"] {
             authority.administrator(user)?.write(folder.path(), user)?;
             let path = at(&format!("{user}.kubeconfig"));
-            kubeconfig::write(&path, &server, &at("ca.crt"), &User::Certificate(&at(user)))?;
+            kubeconfig::write(&path, &entry, &User::Certificate(&at(user)))?;
         }
         std::fs::write(at("audit.yaml"), include_str!("../control-plane/audit.yaml"))?;
-        std::fs::write(at("stages.yaml"), include_str!("../control-plane/stages.yaml"))?;
+        std::fs::write(at("stages.yaml"), STAGES)?;
         std::fs::write(at("scheduler.yaml"), scheduler_config(&at("scheduler.kubeconfig"))?)?;
-        std::fs::write(at("kwok.yaml"), kwok_config(profile)?)?;
+        std::fs::write(at("kwok.yaml"), serde_json::to_vec(&kwok_options(profile))?)?;
 
-        let mut this = Self {
-            server,
-            kubeconfig: at("admin.kubeconfig"),
-            processes: vec![],
-            folder,
-        };
+        let mut this = Self { entry, kubeconfig: at("admin.kubeconfig"), processes: vec![], folder };
         this.run("etcd", &etcd_arguments(this.path(), etcd, peer))?;
-        this.run(
-            "kube-apiserver",
-            &apiserver_arguments(this.path(), profile, apiserver, etcd),
-        )?;
+        this.run("kube-apiserver", &apiserver_arguments(this.path(), profile, apiserver, etcd))?;
         this.wait_until_ready()?;
-        this.run(
-            "kube-controller-manager",
-            &controller_manager_arguments(this.path(), profile),
-        )?;
+        this.run("kube-controller-manager", &controller_manager_arguments(this.path(), profile))?;
         this.run("kube-scheduler", &scheduler_arguments(this.path()))?;
         this.run("kwok", &kwok_arguments(this.path()))?;
         Ok(this)
@@ -106,10 +98,7 @@ impl ControlPlane {
 
     /// One of its processes.
     pub fn process(&mut self, name: &str) -> Option<&mut Process> {
-        self.processes
-            .iter_mut()
-            .find(|(known, _)| *known == name)
-            .map(|(_, process)| process)
+        self.processes.iter_mut().find(|(known, _)| *known == name).map(|(_, process)| process)
     }
 
     /// Process ids of all of them.
@@ -121,10 +110,7 @@ impl ControlPlane {
     fn run(&mut self, name: &'static str, arguments: &[String]) -> anyhow::Result<()> {
         let mut command = Command::new(control_plane_binary(name)?);
         command.args(arguments).current_dir(self.path());
-        self.processes.push((
-            name,
-            Process::start(&mut command, &self.path().join(format!("{name}.log")))?,
-        ));
+        self.processes.push((name, Process::start(&mut command, &self.path().join(format!("{name}.log")))?));
         Ok(())
     }
 
@@ -133,9 +119,7 @@ impl ControlPlane {
         let begun = Instant::now();
         loop {
             let mut probe = Command::new(&kubectl);
-            probe
-                .args(["get", "--raw", "/readyz"])
-                .env("KUBECONFIG", &self.kubeconfig);
+            probe.args(["get", "--raw", "/readyz"]).env("KUBECONFIG", &self.kubeconfig);
             if probe.output().context("could not run kubectl")?.status.success() {
                 return Ok(());
             }
@@ -147,16 +131,9 @@ impl ControlPlane {
                 bail!("{name} ended at start:\n{}", process.tail());
             }
             if begun.elapsed() > PATIENCE {
-                let logs: Vec<_> = self
-                    .processes
-                    .iter()
-                    .map(|(name, process)| format!("{name}:\n{}", process.tail()))
-                    .collect();
-                bail!(
-                    "the API server was not ready after {} s\n{}",
-                    PATIENCE.as_secs(),
-                    logs.join("\n")
-                );
+                let logs: Vec<_> =
+                    self.processes.iter().map(|(name, process)| format!("{name}:\n{}", process.tail())).collect();
+                bail!("the API server was not ready after {} s\n{}", PATIENCE.as_secs(), logs.join("\n"));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -165,13 +142,9 @@ impl ControlPlane {
 
 /// Ports that nobody listens on now. All of them are held before the first is let go, so that they differ.
 fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let listeners: Vec<_> = (0..N)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()?;
-    let ports: Vec<_> = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect::<Result<_, std::io::Error>>()?;
+    let listeners: Vec<_> = (0..N).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let ports: Vec<_> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_, std::io::Error>>()?;
     ports.try_into().ok().context("a port for each")
 }
 
@@ -260,10 +233,7 @@ fn controller_manager_arguments(folder: &Path, profile: Profile) -> Vec<String> 
 }
 
 fn scheduler_arguments(folder: &Path) -> Vec<String> {
-    flags([
-        ("config", &folder.join("scheduler.yaml").display().to_string()),
-        ("secure-port", "0"),
-    ])
+    flags([("config", &folder.join("scheduler.yaml").display().to_string()), ("secure-port", "0")])
 }
 
 fn scheduler_config(kubeconfig: &Path) -> anyhow::Result<Vec<u8>> {
@@ -287,8 +257,23 @@ fn kwok_arguments(folder: &Path) -> Vec<String> {
     ]
 }
 
-fn kwok_config(profile: Profile) -> anyhow::Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&json!({
+/// The annotation of nodes that kwok plays in a cluster with nodes of its own.
+pub const PLAYED: (&str, &str) = ("kwok.x-k8s.io/node", "fake");
+
+/// Starts kwok in somebody else's cluster, for the nodes that are marked for it and no others.
+pub fn start_kwok(kubeconfig: &Path, folder: &Path) -> anyhow::Result<Process> {
+    std::fs::copy(kubeconfig, folder.join("kwok.kubeconfig"))?;
+    std::fs::write(folder.join("stages.yaml"), STAGES)?;
+    let mut config = kwok_options(Profile::Functional);
+    config["options"]["manageAllNodes"] = false.into();
+    config["options"]["manageNodesWithAnnotationSelector"] = format!("{}={}", PLAYED.0, PLAYED.1).into();
+    std::fs::write(folder.join("kwok.yaml"), serde_json::to_vec(&config)?)?;
+    let mut command = Command::new(control_plane_binary("kwok")?);
+    Process::start(command.args(kwok_arguments(folder)).current_dir(folder), &folder.join("kwok.log"))
+}
+
+fn kwok_options(profile: Profile) -> Value {
+    json!({
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokConfiguration",
         "options": {
@@ -301,5 +286,5 @@ fn kwok_config(profile: Profile) -> anyhow::Result<Vec<u8>> {
             "podsOnNodeSyncParallelism": 4,
             "enableDebuggingHandlers": false,
         },
-    }))?)
+    })
 }

@@ -1,6 +1,6 @@
 //! One of our programs as a real process, with the token of its own service account.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
-use kube::{Api, Client};
 use serde_json::Value;
 
+use crate::Access;
 use crate::kubeconfig::{self, User};
 use crate::process::Process;
 use crate::programs::own_binary;
@@ -31,28 +31,13 @@ pub struct Controller {
 
 impl Controller {
     /// Starts a program with the rights of its own service account and no others.
-    pub async fn start(
-        client: &Client,
-        server: &str,
-        authority: &Path,
-        folder: &Path,
-        name: &'static str,
-        arguments: &[&str],
-    ) -> anyhow::Result<Self> {
-        let kubeconfig = identity(client, server, authority, folder, name).await?;
+    pub async fn start(access: &Access, name: &'static str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let kubeconfig = identity(access, name).await?;
         let mut command = Command::new(own_binary(name)?);
-        command
-            .env_clear()
-            .env("KUBECONFIG", &kubeconfig)
-            .env("RUST_BACKTRACE", "1");
-        command
-            .args(["--admin-address", "127.0.0.1:0", "--log-format", "json"])
-            .args(arguments);
-        let log = folder.join(format!("{name}.{}.log", next_number()));
-        Ok(Self {
-            name,
-            process: Process::start(&mut command, &log)?,
-        })
+        command.env_clear().env("KUBECONFIG", &kubeconfig).env("RUST_BACKTRACE", "1");
+        command.args(["--admin-address", "127.0.0.1:0", "--log-format", "json"]).args(arguments);
+        let log = access.folder.join(format!("{name}.{}.log", next_number()));
+        Ok(Self { name, process: Process::start(&mut command, &log)? })
     }
 
     /// Asks it to stop and waits until it has.
@@ -75,19 +60,14 @@ impl Controller {
     #[must_use]
     pub fn log(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.process.log).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The address of `/livez`, `/readyz` and `/metrics`, which it logs.
     pub async fn admin_address(&mut self) -> anyhow::Result<String> {
         let begun = Instant::now();
         loop {
-            let address = self
-                .log()
-                .iter()
-                .find_map(|line| Some(line.get("adminAddress")?.as_str()?.to_owned()));
+            let address = self.log().iter().find_map(|line| Some(line.get("adminAddress")?.as_str()?.to_owned()));
             if let Some(address) = address {
                 return Ok(address);
             }
@@ -100,33 +80,17 @@ impl Controller {
 }
 
 /// A kubeconfig with a fresh token of the program's service account.
-pub async fn identity(
-    client: &Client,
-    server: &str,
-    authority: &Path,
-    folder: &Path,
-    name: &str,
-) -> anyhow::Result<PathBuf> {
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), NAMESPACE);
+pub async fn identity(access: &Access, name: &str) -> anyhow::Result<PathBuf> {
+    let accounts = access.namespaced::<ServiceAccount>(NAMESPACE);
     let request = TokenRequest {
-        spec: TokenRequestSpec {
-            expiration_seconds: Some(24 * 3600),
-            ..TokenRequestSpec::default()
-        },
+        spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() },
         ..TokenRequest::default()
     };
-    let answer = accounts
-        .create_token_request(name, &PostParams::default(), &request)
-        .await;
+    let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
     let answer = answer.with_context(|| format!("no token for {name}; is deploy/base/{name} installed?"))?;
-    let token = folder.join(format!("{name}.token"));
+    let token = access.folder.join(format!("{name}.token"));
     std::fs::write(&token, answer.status.context("a token request without a token")?.token)?;
-    kubeconfig::write(
-        &folder.join(format!("{name}.kubeconfig")),
-        server,
-        authority,
-        &User::TokenFile(&token),
-    )
+    kubeconfig::write(&access.folder.join(format!("{name}.kubeconfig")), &access.entry, &User::TokenFile(&token))
 }
 
 /// A program may be started several times; each has a log of its own.

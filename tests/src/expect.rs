@@ -10,11 +10,11 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
-use crate::cluster::OPERANDS;
+use crate::access::OPERANDS;
 use crate::wait::{Wait, eventually};
-use crate::{Cluster, repository};
+use crate::{Access, repository};
 
-impl Cluster {
+impl Access {
     /// All labels of a node.
     pub async fn labels(&self, node: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let node = self.all::<Node>().get_metadata(node).await?;
@@ -25,10 +25,7 @@ impl Cluster {
     pub async fn deploy_labels(&self, node: &str) -> Vec<String> {
         let labels = self.labels(node).await.unwrap_or_default();
         let prefix = "rebellions.ai/npu.deploy.";
-        labels
-            .iter()
-            .filter_map(|(key, value)| Some(format!("{}={value}", key.strip_prefix(prefix)?)))
-            .collect()
+        labels.iter().filter_map(|(key, value)| Some(format!("{}={value}", key.strip_prefix(prefix)?))).collect()
     }
 
     /// Waits until a node has exactly these deploy labels, each `true`.
@@ -44,10 +41,7 @@ impl Cluster {
     /// All AcceleratorConfigs.
     pub async fn configs(&self) -> Vec<ObservedConfig> {
         let api = self.all::<ObservedConfig>();
-        api.list(&ListParams::default())
-            .await
-            .map(|list| list.items)
-            .unwrap_or_default()
+        api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
     }
 
     /// An AcceleratorConfig as JSON.
@@ -63,21 +57,14 @@ impl Cluster {
         let condition = conditions.iter().find(|condition| condition["type"] == kind);
         let text = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
         condition.map_or_else(String::new, |condition| {
-            format!(
-                "{}/{}: {}",
-                text(condition, "status"),
-                text(condition, "reason"),
-                text(condition, "message")
-            )
+            format!("{}/{}: {}", text(condition, "status"), text(condition, "reason"), text(condition, "message"))
         })
     }
 
     /// Waits until a condition begins with these words, such as `True/AllComponentsReady`. Returns all of it.
     pub async fn expect_condition(&self, config: &str, kind: &str, words: &str) -> String {
         eventually(&format!("condition {kind} of {config} to be {words}"), async || {
-            Wait::until(self.condition(config, kind).await, |condition| {
-                condition.starts_with(words)
-            })
+            Wait::until(self.condition(config, kind).await, |condition| condition.starts_with(words))
         })
         .await
     }
@@ -90,22 +77,13 @@ impl Cluster {
     /// The DaemonSets in the operands' namespace.
     pub async fn daemon_sets(&self) -> Vec<DaemonSet> {
         let api = self.namespaced::<DaemonSet>(OPERANDS);
-        api.list(&ListParams::default())
-            .await
-            .map(|list| list.items)
-            .unwrap_or_default()
+        api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
     }
 
     /// Names of the DaemonSets in the operands' namespace, without the provider, in order.
     pub async fn operands(&self) -> Vec<String> {
-        let names = self
-            .daemon_sets()
-            .await
-            .into_iter()
-            .map(|daemon_set| daemon_set.name_any());
-        names
-            .map(|name| name.trim_start_matches("rebellions-").to_owned())
-            .collect()
+        let names = self.daemon_sets().await.into_iter().map(|daemon_set| daemon_set.name_any());
+        names.map(|name| name.trim_start_matches("rebellions-").to_owned()).collect()
     }
 
     /// Waits until exactly these operands exist.
@@ -128,23 +106,12 @@ impl Cluster {
     /// The operand pods as `component@node`, in order, each with its uid.
     pub async fn pods(&self) -> BTreeMap<String, String> {
         let api = self.namespaced::<Pod>(OPERANDS);
-        let pods = api
-            .list(&ListParams::default())
-            .await
-            .map(|list| list.items)
-            .unwrap_or_default();
+        let pods = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let living = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         living
             .map(|pod| {
-                let component = pod
-                    .labels()
-                    .get("name")
-                    .map_or("?", |name| name.trim_start_matches("rebellions-"));
-                let node = pod
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.node_name.clone())
-                    .unwrap_or_default();
+                let component = pod.labels().get("name").map_or("?", |name| name.trim_start_matches("rebellions-"));
+                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
                 (format!("{component}@{node}"), pod.uid().unwrap_or_default())
             })
             .collect()
@@ -153,11 +120,7 @@ impl Cluster {
     /// Events about an object, as `Reason: note`.
     pub async fn events(&self, about: &str) -> Vec<String> {
         let api = self.namespaced::<Event>("default");
-        let events = api
-            .list(&ListParams::default())
-            .await
-            .map(|list| list.items)
-            .unwrap_or_default();
+        let events = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let ours = events.into_iter().filter(|event| {
             event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(about)
                 && event
@@ -165,14 +128,7 @@ impl Cluster {
                     .as_deref()
                     .is_some_and(|name| repository::programs().any(|one| one == name))
         });
-        ours.map(|event| {
-            format!(
-                "{}: {}",
-                event.reason.unwrap_or_default(),
-                event.note.unwrap_or_default()
-            )
-        })
-        .collect()
+        ours.map(|event| format!("{}: {}", event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect()
     }
 
     /// Waits until an event about an object begins with these words.

@@ -13,16 +13,9 @@ use crate::repository;
 /// `kustomize build`: the objects of a folder below `deploy/`.
 pub fn render(folder: &str) -> anyhow::Result<Vec<Value>> {
     let path = repository::root().join("deploy").join(folder);
-    let output = Command::new(control_plane_binary("kustomize")?)
-        .arg("build")
-        .arg(&path)
-        .output()?;
+    let output = Command::new(control_plane_binary("kustomize")?).arg("build").arg(&path).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "could not render {}:\n{errors}",
-        path.display()
-    );
+    ensure!(output.status.success(), "could not render {}:\n{errors}", path.display());
     let text = String::from_utf8(output.stdout)?;
     serde_saphyr::from_multiple(&text).with_context(|| format!("could not read what {} renders to", path.display()))
 }
@@ -38,21 +31,11 @@ pub fn apply(kubeconfig: &Path, objects: &[Value]) -> anyhow::Result<String> {
 pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &[u8]) -> anyhow::Result<String> {
     let mut command = Command::new(control_plane_binary("kubectl")?);
     // A cache of its own: another control plane may have had the same port a minute ago.
-    command
-        .env("KUBECONFIG", kubeconfig)
-        .env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl"))
-        .args(arguments);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.env("KUBECONFIG", kubeconfig).env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl")).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("could not run kubectl")?;
     // kubectl may refuse before it has read everything; what it then says is the error, not the broken pipe.
-    let _ = child
-        .stdin
-        .take()
-        .context("kubectl has no standard input")?
-        .write_all(input);
+    let _ = child.stdin.take().context("kubectl has no standard input")?.write_all(input);
     let output = child.wait_with_output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "kubectl {}: {errors}", arguments.join(" "));
@@ -63,4 +46,42 @@ pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &[u8]) -> anyhow::R
 #[must_use]
 pub fn is_deployment(object: &Value) -> bool {
     object["kind"] == "Deployment"
+}
+
+/// The current context of whoever runs this, and nothing else of their kubeconfig, credentials included.
+pub fn current_kubeconfig() -> anyhow::Result<Value> {
+    let mut command = Command::new(control_plane_binary("kubectl")?);
+    let output = command.args(["config", "view", "--minify", "--raw", "--flatten", "-o", "json"]).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{errors}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// What tells an object from others.
+#[must_use]
+pub fn identity(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    format!("{} {} {}", text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+}
+
+/// Identities of those objects that exist.
+pub fn present(kubeconfig: &Path, objects: &[Value]) -> anyhow::Result<Vec<String>> {
+    // Kinds that the cluster does not know cannot be asked for; none of ours is such.
+    let input = serde_json::to_vec(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}))?;
+    let found = kubectl(kubeconfig, &["get", "-f", "-", "--ignore-not-found", "-o", "json"], &input)?;
+    if found.trim().is_empty() {
+        return Ok(vec![]);
+    }
+    let found: Value = serde_json::from_str(&found)?;
+    Ok(match found["items"].as_array() {
+        Some(items) => items.iter().map(identity).collect(),
+        None => vec![identity(&found)],
+    })
+}
+
+/// Deletes these objects and waits until they are gone.
+pub fn delete(kubeconfig: &Path, objects: &[Value]) -> anyhow::Result<String> {
+    let input = serde_json::to_vec(&serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects}))?;
+    kubectl(kubeconfig, &["delete", "-f", "-", "--ignore-not-found"], &input)
 }

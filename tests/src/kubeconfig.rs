@@ -12,8 +12,14 @@ pub enum User<'a> {
     TokenFile(&'a Path),
 }
 
+/// How to reach an API server: a cluster's entry in a kubeconfig.
+#[must_use]
+pub fn entry(server: &str, authority: &Path) -> Value {
+    json!({"server": server, "certificate-authority": authority})
+}
+
 /// Writes a kubeconfig.
-pub fn write(path: &Path, server: &str, authority: &Path, user: &User<'_>) -> anyhow::Result<PathBuf> {
+pub fn write(path: &Path, entry: &Value, user: &User<'_>) -> anyhow::Result<PathBuf> {
     let user: Value = match user {
         User::Certificate(stem) => json!({
             "client-certificate": stem.with_extension("crt"),
@@ -24,7 +30,7 @@ pub fn write(path: &Path, server: &str, authority: &Path, user: &User<'_>) -> an
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "testbed", "cluster": {"server": server, "certificate-authority": authority}}],
+        "clusters": [{"name": "testbed", "cluster": entry}],
         "users": [{"name": "user", "user": user}],
         "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "user"}}],
         "current-context": "testbed",

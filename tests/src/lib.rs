@@ -4,9 +4,10 @@
 //! [`ControlPlane`] starts and ends the processes; [`Cluster`] is what a test talks to; [`Cluster::lease`] hands out
 //! control planes that tests share one after the other.
 
+pub mod access;
 pub mod audit;
 mod certificates;
-pub mod cluster;
+mod cluster;
 mod control_plane;
 pub mod controller;
 mod expect;
@@ -20,11 +21,12 @@ mod progress;
 pub mod repository;
 mod wait;
 
+pub use access::Access;
 pub use audit::Request;
 pub use cluster::Cluster;
-pub use control_plane::{ControlPlane, Profile};
+pub use control_plane::{ControlPlane, PLAYED, Profile, start_kwok};
 pub use controller::Controller;
 pub use pool::Leased;
-pub use process::watch_stdin_and_reap;
+pub use process::{Folder, Process, watch_stdin_and_reap};
 pub use progress::say;
 pub use wait::{Wait, eventually};

@@ -72,30 +72,43 @@ pub async fn create(
     names: impl IntoIterator<Item = String>,
     labels: &BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
+    create_with(client, names, labels, |_| {}).await
+}
+
+/// Creates nodes of these names, all with the same labels and changed in the same way.
+pub async fn create_with(
+    client: &Client,
+    names: impl IntoIterator<Item = String>,
+    labels: &BTreeMap<String, String>,
+    change: impl Fn(&mut Node),
+) -> anyhow::Result<()> {
     let api = Api::<Node>::all(client.clone());
     let create = |name: String| {
-        let api = api.clone();
+        let (api, node) = (api.clone(), node(&name, labels));
+        let node = node.map(|mut node| {
+            change(&mut node);
+            node
+        });
         async move {
-            api.create(&PostParams::default(), &node(&name, labels)?).await?;
+            api.create(&PostParams::default(), &node?).await?;
             anyhow::Ok(())
         }
     };
-    futures::stream::iter(names)
-        .map(create)
-        .buffer_unordered(IN_FLIGHT)
-        .try_collect()
-        .await
+    futures::stream::iter(names).map(create).buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
 /// Sets labels of a node; `None` removes one.
 pub async fn label(client: &Client, name: &str, labels: &[(&str, Option<&str>)]) -> anyhow::Result<()> {
-    let labels: Map<String, Value> = labels
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.map_or(Value::Null, Value::from)))
-        .collect();
+    let labels: Map<String, Value> =
+        labels.iter().map(|(key, value)| ((*key).to_owned(), value.map_or(Value::Null, Value::from))).collect();
     let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
-    Api::<Node>::all(client.clone())
-        .patch_metadata(name, &PatchParams::default(), &patch)
-        .await?;
+    Api::<Node>::all(client.clone()).patch_metadata(name, &PatchParams::default(), &patch).await?;
     Ok(())
+}
+
+/// Sets the mode of many nodes.
+pub async fn set_modes(client: &Client, names: &[String], mode: &str) -> anyhow::Result<()> {
+    let change = [(WORKLOAD_CONFIG_LABEL, Some(mode))];
+    let set: Vec<_> = names.iter().map(|name| label(client, name, &change)).collect();
+    futures::stream::iter(set).buffer_unordered(IN_FLIGHT).try_collect().await
 }

@@ -22,10 +22,7 @@ impl Cluster {
     #[expect(clippy::panic, reason = "a test cannot go on without")]
     pub async fn lease() -> Leased {
         match try_lease().await {
-            Ok(cluster) => Leased {
-                cluster: Some(cluster),
-                keep: true,
-            },
+            Ok(cluster) => Leased { cluster: Some(cluster), keep: true },
             Err(error) => panic!("no cluster to test on: {error:#}"),
         }
     }
@@ -73,9 +70,7 @@ impl Drop for Leased {
             && self.keep
             && !std::thread::panicking()
         {
-            IDLE.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(cluster.into_control_plane());
+            IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(cluster.into_control_plane());
         }
     }
 }

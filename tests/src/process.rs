@@ -29,14 +29,8 @@ impl Process {
     /// Starts a program; its output goes to `log`.
     pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .process_group(0);
-        let child = command
-            .spawn()
-            .with_context(|| format!("could not start {}", command.get_program().display()))?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
+        let child = command.spawn().with_context(|| format!("could not start {}", command.get_program().display()))?;
         tell_reaper(&format!("+{}", child.id()))?;
         Ok(Self { child, log: log.into() })
     }
@@ -115,12 +109,8 @@ fn tell_reaper(line: &str) -> anyhow::Result<()> {
     let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
     if reaper.is_none() {
         let mut command = Command::new(programs::own_binary("reaper")?);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
         *reaper = child.stdin.take();
     }
     let stdin = reaper.as_mut().context("the reaper has no standard input")?;

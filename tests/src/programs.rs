@@ -17,11 +17,7 @@ use crate::repository;
 const PROGRAMS: [(&str, &str, u32); 7] = [
     ("etcd", "go.etcd.io/etcd/server/v3", 56),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", 225),
-    (
-        "kube-controller-manager",
-        "k8s.io/kubernetes/cmd/kube-controller-manager",
-        63,
-    ),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", 63),
     ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler", 7),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl", 22),
     ("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", 2),
@@ -41,20 +37,13 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 pub fn control_plane_binary(name: &str) -> anyhow::Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| folder().map_err(|error| format!("{error:#}")));
-    folder
-        .as_ref()
-        .map(|folder| folder.join(name))
-        .map_err(|error| anyhow::anyhow!("{error}"))
+    folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 fn folder() -> anyhow::Result<PathBuf> {
     if let Some(assets) = std::env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
-        let missing: Vec<_> = PROGRAMS
-            .iter()
-            .map(|row| row.0)
-            .filter(|name| !assets.join(name).is_file())
-            .collect();
+        let missing: Vec<_> = PROGRAMS.iter().map(|row| row.0).filter(|name| !assets.join(name).is_file()).collect();
         ensure!(
             missing.is_empty(),
             "{ASSETS}={} lacks {}; put them there, or unset {ASSETS} to have everything built",
@@ -77,41 +66,23 @@ fn folder() -> anyhow::Result<PathBuf> {
 }
 
 fn build(sources: &Path, folder: &Path) -> anyhow::Result<()> {
-    let missing: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|(name, _, _)| !folder.join(name).is_file())
-        .collect();
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(name, _, _)| !folder.join(name).is_file()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     check_go()?;
     let about: u32 = missing.iter().map(|row| row.2).sum();
-    say(format!(
-        "Building the control plane for tests, once: about {} min on two cores.",
-        about.div_ceil(60)
-    ));
+    say(format!("Building the control plane for tests, once: about {} min on two cores.", about.div_ceil(60)));
     for (done, (name, package, seconds)) in missing.iter().enumerate() {
-        say(format!(
-            "  [{}/{}] {name}, about {seconds} s ...",
-            done + 1,
-            missing.len()
-        ));
+        say(format!("  [{}/{}] {name}, about {seconds} s ...", done + 1, missing.len()));
         let begun = Instant::now();
         let unfinished = folder.join(format!(".{name}"));
         let mut go = Command::new("go");
-        go.current_dir(sources)
-            .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", "0")
-            .env("GOFLAGS", "-mod=readonly");
-        go.args(["build", "-trimpath", "-ldflags", &linker_flags(), "-o"])
-            .arg(&unfinished)
-            .arg(package);
+        go.current_dir(sources).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly");
+        go.args(["build", "-trimpath", "-ldflags", &linker_flags(), "-o"]).arg(&unfinished).arg(package);
         let output = go.output().context("could not run go")?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "could not build {name} from {package}:\n{errors}"
-        );
+        ensure!(output.status.success(), "could not build {name} from {package}:\n{errors}");
         rename(&unfinished, folder.join(name))?;
         say(format!("        built in {} s", begun.elapsed().as_secs()));
     }
@@ -132,9 +103,7 @@ fn linker_flags() -> String {
     ];
     let packages = ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"];
     packages.iter().fold("-s -w".into(), |flags, package| {
-        values.iter().fold(flags, |flags, (key, value)| {
-            format!("{flags} -X {package}.{key}={value}")
-        })
+        values.iter().fold(flags, |flags, (key, value)| format!("{flags} -X {package}.{key}={value}"))
     })
 }
 
@@ -147,19 +116,11 @@ fn check_go() -> anyhow::Result<()> {
         GO.1,
         PROGRAMS.map(|row| row.0).join(", ")
     );
-    let Ok(output) = Command::new("go")
-        .args(["env", "GOVERSION"])
-        .env("GOTOOLCHAIN", "local")
-        .output()
-    else {
+    let Ok(output) = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output() else {
         bail!("Go was not found.\n{how}");
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut numbers = text
-        .trim()
-        .trim_start_matches("go")
-        .split('.')
-        .map_while(|part| part.parse::<u32>().ok());
+    let mut numbers = text.trim().trim_start_matches("go").split('.').map_while(|part| part.parse::<u32>().ok());
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     ensure!(found >= GO, "{} is too old.\n{how}", text.trim());
     Ok(())
@@ -172,25 +133,13 @@ fn key(sources: &Path) -> anyhow::Result<String> {
         hash.update(std::fs::read(sources.join(file)).with_context(|| format!("could not read {file}"))?);
     }
     hash.update(linker_flags());
-    hash.update(format!(
-        "{PROGRAMS:?} {} {}",
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    ));
-    Ok(hash
-        .finalize()
-        .iter()
-        .take(8)
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+    hash.update(format!("{PROGRAMS:?} {} {}", std::env::consts::OS, std::env::consts::ARCH));
+    Ok(hash.finalize().iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
 /// Shared by all checkouts of a user.
 fn cache() -> anyhow::Result<PathBuf> {
-    let given = |name| {
-        std::env::var_os(name)
-            .filter(|value: &std::ffi::OsString| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let given = |name| std::env::var_os(name).filter(|value: &std::ffi::OsString| !value.is_empty()).map(PathBuf::from);
     let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
     let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set; set one, or KUBEBUILDER_ASSETS")?;
     Ok(cache.join("accelerator-operator/control-plane"))
@@ -201,41 +150,22 @@ fn cache() -> anyhow::Result<PathBuf> {
 pub fn own_binary(name: &str) -> anyhow::Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| build_own().map_err(|error| format!("{error:#}")));
-    folder
-        .as_ref()
-        .map(|folder| folder.join(name))
-        .map_err(|error| anyhow::anyhow!("{error}"))
+    folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 fn build_own() -> anyhow::Result<PathBuf> {
     let executable = std::env::current_exe()?;
     // A test is in PROFILE/deps, a program in PROFILE.
     let folder = executable.parent().context("the executable is nowhere")?;
-    let folder = if folder.ends_with("deps") {
-        folder.parent().context("deps is nowhere")?
-    } else {
-        folder
-    };
-    let profile = folder
-        .file_name()
-        .and_then(OsStr::to_str)
-        .context("the profile has no name")?;
+    let folder = if folder.ends_with("deps") { folder.parent().context("deps is nowhere")? } else { folder };
+    let profile = folder.file_name().and_then(OsStr::to_str).context("the profile has no name")?;
     let target = folder.parent().context("the profile is nowhere")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     // What cargo told us of ourselves would make build scripts that look at it run again, here and then outside.
     for (name, _) in std::env::vars_os() {
-        let of_package = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-            "CARGO_PRIMARY_",
-        ];
-        if of_package
-            .iter()
-            .any(|prefix| name.to_string_lossy().starts_with(prefix))
-        {
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+        if of_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
         }
     }
@@ -244,9 +174,6 @@ fn build_own() -> anyhow::Result<PathBuf> {
         .args(["build", "--locked", "--workspace", "--bins", "--target-dir"])
         .arg(target);
     build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
-    ensure!(
-        build.status().context("could not run cargo")?.success(),
-        "could not build the controllers; see above"
-    );
+    ensure!(build.status().context("could not run cargo")?.success(), "could not build the controllers; see above");
     Ok(folder.into())
 }

@@ -20,11 +20,7 @@ pub enum Wait<T> {
 impl<T: Debug> Wait<T> {
     /// Done when `seen` is as `expected`.
     pub fn until(seen: T, expected: impl FnOnce(&T) -> bool) -> Self {
-        if expected(&seen) {
-            Self::Done(seen)
-        } else {
-            Self::NotYet(format!("{seen:?}"))
-        }
+        if expected(&seen) { Self::Done(seen) } else { Self::NotYet(format!("{seen:?}")) }
     }
 }
 

@@ -33,10 +33,7 @@ mod tests {
 
     #[test]
     fn the_oldest_counts_then_the_first_name() {
-        assert_eq!(
-            active(&[meta("b", 5, false), meta("c", 3, false), meta("a", 3, false)]),
-            Some(2)
-        );
+        assert_eq!(active(&[meta("b", 5, false), meta("c", 3, false), meta("a", 3, false)]), Some(2));
         assert_eq!(active(&[]), None);
     }
 

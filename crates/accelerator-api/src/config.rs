@@ -145,21 +145,13 @@ pub struct DaemonSets {
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())")
         .message("a key must be a qualified name, such as example.com/team"))]
     #[schemars(with = "BTreeMap<String, LabelValue>", extend("maxProperties" = 256))]
-    #[serde(
-        default,
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations for the pods of every component.
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k.lowerAscii()).hasValue())")
         .message("a key must be a qualified name, such as example.com/owner"))]
     #[schemars(extend("maxProperties" = 256))]
-    #[serde(
-        default,
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Tolerations for the pods of every component, added to the one for `rebellions.ai/npu` that they always have.
     #[schemars(length(max = 256))]

@@ -103,46 +103,21 @@ macro_rules! component {
 /// Kernel driver and user-mode libraries.
 pub static DRIVER: Component = component!("driver", "Driver", driver, "driver", [Container]);
 /// Advertises NPUs to the kubelet.
-pub static DEVICE_PLUGIN: Component = component!(
-    "device-plugin",
-    "DevicePlugin",
-    device_plugin,
-    "devicePlugin",
-    [Container]
-);
+pub static DEVICE_PLUGIN: Component =
+    component!("device-plugin", "DevicePlugin", device_plugin, "devicePlugin", [Container]);
 /// Serves NPU metrics to Prometheus.
-pub static METRIC_EXPORTER: Component = component!(
-    "metric-exporter",
-    "MetricExporter",
-    metric_exporter,
-    "metricExporter",
-    [Container]
-);
+pub static METRIC_EXPORTER: Component =
+    component!("metric-exporter", "MetricExporter", metric_exporter, "metricExporter", [Container]);
 /// Labels nodes with the properties of their NPUs.
-pub static NPU_FEATURE_DISCOVERY: Component = component!(
-    "npu-feature-discovery",
-    "NpuFeatureDiscovery",
-    nfd,
-    "nfd",
-    [Container, VmPassthrough]
-);
+pub static NPU_FEATURE_DISCOVERY: Component =
+    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough]);
 /// Binds NPUs to vfio-pci, for virtual machines.
-pub static VFIO_MANAGER: Component = component!(
-    "vfio-manager",
-    "VfioManager",
-    vfio_manager,
-    "vfioManager",
-    [VmPassthrough]
-);
+pub static VFIO_MANAGER: Component =
+    component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough]);
 
 /// Every component, in the order in which a node comes up.
-pub static COMPONENTS: [&Component; 5] = [
-    &DRIVER,
-    &DEVICE_PLUGIN,
-    &METRIC_EXPORTER,
-    &VFIO_MANAGER,
-    &NPU_FEATURE_DISCOVERY,
-];
+pub static COMPONENTS: [&Component; 5] =
+    [&DRIVER, &DEVICE_PLUGIN, &METRIC_EXPORTER, &VFIO_MANAGER, &NPU_FEATURE_DISCOVERY];
 
 /// Name of the node-labeler: binary, image, Deployment, service account, Lease and field manager.
 pub const NODE_LABELER: &str = "node-labeler";
@@ -155,11 +130,8 @@ mod tests {
     #[test]
     fn deploy_labels_per_workload_are_the_contract() {
         let labels = |workload| {
-            let mut labels: Vec<_> = COMPONENTS
-                .iter()
-                .filter(|row| row.runs_in(workload))
-                .map(|row| row.deploy_label)
-                .collect();
+            let mut labels: Vec<_> =
+                COMPONENTS.iter().filter(|row| row.runs_in(workload)).map(|row| row.deploy_label).collect();
             labels.sort_unstable();
             labels
         };
@@ -174,10 +146,7 @@ mod tests {
         );
         assert_eq!(
             labels(Workload::VmPassthrough),
-            [
-                "rebellions.ai/npu.deploy.npu-feature-discovery",
-                "rebellions.ai/npu.deploy.vfio-manager"
-            ]
+            ["rebellions.ai/npu.deploy.npu-feature-discovery", "rebellions.ai/npu.deploy.vfio-manager"]
         );
     }
 

@@ -16,11 +16,7 @@ use crate::AcceleratorConfig;
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = AcceleratorConfig::crd();
     for version in &mut crd.spec.versions {
-        if let Some(schema) = version
-            .schema
-            .as_mut()
-            .and_then(|schema| schema.open_api_v3_schema.as_mut())
-        {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             schema.required = None;
             for (name, property) in schema.properties.iter_mut().flatten() {
                 adapt(property, name == "spec");
@@ -37,11 +33,7 @@ fn adapt(schema: &mut JSONSchemaProps, may_be_null: bool) {
     schema.description = schema.description.take().map(|text| text.replace('\n', " "));
     let is_container = matches!(schema.type_.as_deref(), Some("object" | "array"));
     schema.nullable = (may_be_null && is_container).then_some(true);
-    for property in schema
-        .properties
-        .iter_mut()
-        .flat_map(|properties| properties.values_mut())
-    {
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         adapt(property, may_be_null);
     }
     // The items of a list and the values of a map are there or not; null is no third way.

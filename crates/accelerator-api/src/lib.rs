@@ -11,6 +11,7 @@ mod observed;
 mod quantity;
 mod resources;
 mod status;
+mod text;
 mod toleration;
 
 pub use active::active;
@@ -24,4 +25,5 @@ pub use observed::ObservedConfig;
 pub use quantity::Quantity;
 pub use resources::ResourceRequirements;
 pub use status::{AcceleratorConfigStatus, ComponentStatus, NodeCounts, Reason, condition_types};
+pub use text::count;
 pub use toleration::Toleration;

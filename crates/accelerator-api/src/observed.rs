@@ -111,11 +111,7 @@ mod tests {
             "driver": {"enabled": true, "image": {"imagePullSecrets": null}, "resources": {"limits": null}, "env": null, "args": null},
             "nfd": null,
         }}});
-        let rebellions = read(json!({"metadata": {}, "spec": spec}))
-            .spec
-            .expect("readable")
-            .providers
-            .rebellions;
+        let rebellions = read(json!({"metadata": {}, "spec": spec})).spec.expect("readable").providers.rebellions;
         assert!(rebellions.expect("a section").nfd.is_none());
         assert_eq!(
             read(json!({"metadata": {}, "spec": {"providers": null}})).spec,
@@ -126,9 +122,6 @@ mod tests {
     #[test]
     fn an_object_without_a_spec_configures_nothing() {
         assert_eq!(read(json!({"metadata": {}})).spec, Ok(AcceleratorConfigSpec::default()));
-        assert_eq!(
-            read(json!({"metadata": {}, "spec": {}})).spec,
-            Ok(AcceleratorConfigSpec::default())
-        );
+        assert_eq!(read(json!({"metadata": {}, "spec": {}})).spec, Ok(AcceleratorConfigSpec::default()));
     }
 }

@@ -17,9 +17,7 @@ impl Quantity {
     #[must_use]
     pub fn nanos(&self) -> Option<i128> {
         let text = self.0.strip_prefix('+').unwrap_or(&self.0);
-        let digits = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(digits);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.is_empty() && fraction.is_empty() {
@@ -29,11 +27,7 @@ impl Quantity {
         let (base, exponent) = scale(suffix)?;
         // mantissa × base^exponent × 10^(9 − digits of the fraction)
         let decimal = 9 - i32::try_from(fraction.len()).ok()?;
-        let (decimal, binary) = if base == 10 {
-            (decimal + exponent, 0)
-        } else {
-            (decimal, exponent)
-        };
+        let (decimal, binary) = if base == 10 { (decimal + exponent, 0) } else { (decimal, exponent) };
         let scaled = mantissa.checked_mul(2_i128.checked_pow(u32::try_from(binary).ok()?)?)?;
         if let Ok(up) = u32::try_from(decimal) {
             scaled.checked_mul(10_i128.checked_pow(up)?)

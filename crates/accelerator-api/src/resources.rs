@@ -27,21 +27,13 @@ pub struct ResourceRequirements {
     #[x_kube(validation = Rule::new("self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())")
         .message("an extended resource must be a whole number"))]
     #[schemars(extend("maxProperties" = 32))]
-    #[serde(
-        default,
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Quantity>,
     /// What a node must have free for the container, by resource: `cpu: 100m`.
     #[x_kube(validation = Rule::new(
         "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !k.startsWith('requests.') && !format.qualifiedName().validate(k).hasValue()))"
     ).message("a key must be cpu, memory, ephemeral-storage, hugepages-SIZE or a qualified name, such as example.com/device"))]
     #[schemars(extend("maxProperties" = 32))]
-    #[serde(
-        default,
-        deserialize_with = "null_is_empty",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Quantity>,
 }

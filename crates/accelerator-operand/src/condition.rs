@@ -16,9 +16,8 @@ pub fn condition(
     now: Timestamp,
 ) -> Condition {
     let status = reason.status();
-    let since = previous
-        .filter(|previous| previous.status == status)
-        .map(|previous| previous.last_transition_time.clone());
+    let since =
+        previous.filter(|previous| previous.status == status).map(|previous| previous.last_transition_time.clone());
     Condition {
         type_: kind.into(),
         status: status.into(),
@@ -45,9 +44,6 @@ mod tests {
         assert_eq!(same_status.last_transition_time.0, at(10));
         let other_status = condition(Some(&same_status), "X", Reason::Ready, "", Some(1), at(30));
         assert_eq!(other_status.last_transition_time.0, at(30));
-        assert_eq!(
-            condition(Some(&other_status), "X", Reason::Ready, "", Some(1), at(40)),
-            other_status
-        );
+        assert_eq!(condition(Some(&other_status), "X", Reason::Ready, "", Some(1), at(40)), other_status);
     }
 }

@@ -69,9 +69,7 @@ mod tests {
         let wanted = json!({"image": "a:1", "args": ["-v", "-x"], "items": [{"name": "p"}, {"name": "q"}]});
         let same = |change: Value| {
             let mut live = wanted.clone();
-            live.as_object_mut()
-                .expect("an object")
-                .extend(change.as_object().expect("an object").clone());
+            live.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
             covers(&live, &wanted)
         };
         assert!(same(json!({})));
@@ -86,10 +84,7 @@ mod tests {
     #[test]
     fn amounts_are_compared_as_amounts() {
         let live = json!({"limits": {"cpu": "500m", "memory": "200Mi"}});
-        assert!(covers(
-            &live,
-            &json!({"limits": {"cpu": "0.5", "memory": "0.1953125Gi"}})
-        ));
+        assert!(covers(&live, &json!({"limits": {"cpu": "0.5", "memory": "0.1953125Gi"}})));
         assert!(!covers(&live, &json!({"limits": {"cpu": "501m"}})));
         assert!(!covers(&live, &json!({"requests": {"cpu": "1"}})));
     }

@@ -7,21 +7,12 @@ use accelerator_api::Image;
 pub fn reference(default: &str, image: &Image) -> String {
     let default = Reference::parse(default);
     let given = Reference::parse(&image.name);
-    let host = [image.registry.as_str(), given.host, default.host]
-        .into_iter()
-        .find(|part| !part.is_empty());
+    let host = [image.registry.as_str(), given.host, default.host].into_iter().find(|part| !part.is_empty());
     // A registry in front of a name with a host is a mirror that keeps the host as the first part of its path.
     let mirrored = if image.registry.is_empty() { "" } else { given.host };
-    let path = if given.path.is_empty() {
-        default.path
-    } else {
-        given.path
-    };
+    let path = if given.path.is_empty() { default.path } else { given.path };
     let version = if image.digest.is_empty() {
-        match [given.version, image.tag.as_str()]
-            .into_iter()
-            .find(|part| !part.is_empty())
-        {
+        match [given.version, image.tag.as_str()].into_iter().find(|part| !part.is_empty()) {
             Some(version) if version.starts_with(['@', ':']) => version.to_owned(),
             Some(tag) => format!(":{tag}"),
             None => default.version.to_owned(),
@@ -29,9 +20,7 @@ pub fn reference(default: &str, image: &Image) -> String {
     } else {
         format!("@{}", image.digest)
     };
-    let path = [host.unwrap_or_default(), mirrored, path]
-        .into_iter()
-        .filter(|part| !part.is_empty());
+    let path = [host.unwrap_or_default(), mirrored, path].into_iter().filter(|part| !part.is_empty());
     path.collect::<Vec<_>>().join("/") + &version
 }
 
@@ -88,10 +77,7 @@ mod tests {
         );
         assert_eq!(image("", "mine/plugin", "", ""), "docker.io/mine/plugin:v0.3.7");
         assert_eq!(image("", "", "v9", ""), "docker.io/rebellions/k8s-device-plugin:v9");
-        assert_eq!(
-            image("", "", "", "sha256:0f"),
-            "docker.io/rebellions/k8s-device-plugin@sha256:0f"
-        );
+        assert_eq!(image("", "", "", "sha256:0f"), "docker.io/rebellions/k8s-device-plugin@sha256:0f");
     }
 
     #[test]
@@ -105,18 +91,12 @@ mod tests {
         assert_eq!(image("", "quay.io/a/b", "v1", ""), "quay.io/a/b:v1");
         assert_eq!(image("", "localhost/b:1", "", ""), "localhost/b:1");
         assert_eq!(image("", "host:5000/a/b@sha256:0f", "", ""), "host:5000/a/b@sha256:0f");
-        assert_eq!(
-            image("mirror.local", "quay.io/a/b", "v1", ""),
-            "mirror.local/quay.io/a/b:v1"
-        );
+        assert_eq!(image("mirror.local", "quay.io/a/b", "v1", ""), "mirror.local/quay.io/a/b:v1");
     }
 
     #[test]
     fn a_tag_in_the_name_is_kept() {
         assert_eq!(image("", "redhat/ubi8:8.10", "", ""), "docker.io/redhat/ubi8:8.10");
-        assert_eq!(
-            image("", "ubi8:8.10@sha256:0f", "", ""),
-            "docker.io/ubi8:8.10@sha256:0f"
-        );
+        assert_eq!(image("", "ubi8:8.10@sha256:0f", "", ""), "docker.io/ubi8:8.10@sha256:0f");
     }
 }

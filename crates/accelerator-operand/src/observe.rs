@@ -1,6 +1,6 @@
 //! What a DaemonSet's status says about its rollout.
 
-use accelerator_api::Reason;
+use accelerator_api::{Reason, count};
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 
 use crate::PodTrouble;
@@ -42,10 +42,7 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
     };
 
     if daemon_set.metadata.deletion_timestamp.is_some() {
-        observation(
-            Reason::AwaitingObservation,
-            "the DaemonSet is being deleted and will be made anew".into(),
-        )
+        observation(Reason::AwaitingObservation, "the DaemonSet is being deleted and will be made anew".into())
     } else if status.observed_generation < daemon_set.metadata.generation {
         observation(
             Reason::AwaitingObservation,
@@ -54,30 +51,23 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
     } else if desired == 0 && misplaced == 0 {
         observation(Reason::NoNodesSelected, "no node carries the deploy label".into())
     } else if updated < desired {
-        let how = if on_delete() {
-            "; delete a node's pod to update it"
-        } else {
-            ""
-        };
+        let how = if on_delete() { "; delete a node's pod to update it" } else { "" };
         let rest = summary(troubles, desired - available);
         observation(
             Reason::RolloutInProgress,
-            format!("{updated} of {desired} nodes run the newest revision{how}{rest}"),
+            format!("{updated} of {} run the newest revision{how}{rest}", count(desired, "node")),
         )
     } else if available < desired {
         let rest = summary(troubles, desired - available);
-        observation(
-            Reason::PodsNotReady,
-            format!("{available} of {desired} nodes are ready{rest}"),
-        )
+        observation(Reason::PodsNotReady, format!("{available} of {} are ready{rest}", count(desired, "node")))
     } else if misplaced > 0 {
         let rest = summary(troubles, misplaced);
         observation(
             Reason::RolloutInProgress,
-            format!("{misplaced} nodes still run a pod although their labels or taints no longer select them{rest}"),
+            format!("{} of nodes that labels or taints no longer select still to go{rest}", count(misplaced, "pod")),
         )
     } else {
-        observation(Reason::Ready, format!("{desired} of {desired} nodes are ready"))
+        observation(Reason::Ready, format!("{desired} of {} are ready", count(desired, "node")))
     }
 }
 
@@ -90,10 +80,7 @@ mod tests {
     fn seen(numbers: [i32; 6]) -> (Reason, String) {
         let [generation, observed, desired, updated, available, misplaced] = numbers;
         let daemon_set = DaemonSet {
-            metadata: ObjectMeta {
-                generation: Some(generation.into()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { generation: Some(generation.into()), ..ObjectMeta::default() },
             status: Some(DaemonSetStatus {
                 observed_generation: Some(observed.into()),
                 desired_number_scheduled: desired,
@@ -126,13 +113,8 @@ mod tests {
 
     #[test]
     fn a_daemonset_that_nobody_has_looked_at_is_not_ready() {
-        let fresh = DaemonSet {
-            metadata: ObjectMeta {
-                generation: Some(1),
-                ..ObjectMeta::default()
-            },
-            ..DaemonSet::default()
-        };
+        let fresh =
+            DaemonSet { metadata: ObjectMeta { generation: Some(1), ..ObjectMeta::default() }, ..DaemonSet::default() };
         assert_eq!(observe(&fresh, &[]).reason, Reason::AwaitingObservation);
     }
 

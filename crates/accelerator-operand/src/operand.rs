@@ -29,10 +29,8 @@ pub struct ManifestError {
 impl Operand {
     /// Reads the default manifest.
     pub fn template(&'static self) -> Result<Template, ManifestError> {
-        let error = |source: Box<dyn std::error::Error + Send + Sync>| ManifestError {
-            component: self.component.name,
-            source,
-        };
+        let error =
+            |source: Box<dyn std::error::Error + Send + Sync>| ManifestError { component: self.component.name, source };
         let daemon_set: DaemonSet = serde_saphyr::from_str(self.manifest).map_err(|source| error(Box::new(source)))?;
         Template::new(self, daemon_set).map_err(|missing| error(missing.into()))
     }

@@ -79,19 +79,14 @@ fn wanted(
     if !section.enabled {
         return Err(format!("{path}.enabled is false"));
     }
-    let placement = Placement {
-        namespace: namespace.into(),
-        owners: owners(configs),
-    };
+    let placement = Placement { namespace: namespace.into(), owners: owners(configs) };
     Ok(template.render(rebellions, section, &placement))
 }
 
 /// Every AcceleratorConfig owns the DaemonSet, so that the next one takes over a running operand when the first goes:
 /// garbage collection ends it only with its last owner.
 fn owners(configs: &[&ObservedConfig]) -> Vec<OwnerReference> {
-    let lasting = configs
-        .iter()
-        .filter(|config| config.metadata.deletion_timestamp.is_none());
+    let lasting = configs.iter().filter(|config| config.metadata.deletion_timestamp.is_none());
     let mut owners: Vec<_> = lasting
         .map(|config| OwnerReference {
             api_version: AcceleratorConfig::api_version(&()).into(),
@@ -108,12 +103,8 @@ fn owners(configs: &[&ObservedConfig]) -> Vec<OwnerReference> {
 /// Whether the component's controller made this DaemonSet: it carries our mark, or our field manager applied it.
 fn is_ours(template: &Template, live: &DaemonSet) -> bool {
     let controller = template.component().controller;
-    live.annotations()
-        .contains_key(accelerator_api::contract::RENDERED_ANNOTATION)
-        || live
-            .managed_fields()
-            .iter()
-            .any(|entry| entry.manager.as_deref() == Some(controller))
+    live.annotations().contains_key(accelerator_api::contract::RENDERED_ANNOTATION)
+        || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(controller))
 }
 
 fn is_covered(live: &DaemonSet, wanted: &DaemonSet) -> bool {

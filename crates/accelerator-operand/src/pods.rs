@@ -33,11 +33,7 @@ pub(crate) fn summary(troubles: &[PodTrouble], unready: i64) -> String {
     }
     let named: Vec<_> = troubles.iter().take(NAMED).map(ToString::to_string).collect();
     let more = unready.saturating_sub(i64::try_from(named.len()).unwrap_or(i64::MAX));
-    let rest = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(": {}{rest}", named.join(", "))
 }
 
@@ -52,10 +48,7 @@ fn trouble(pod: &Pod) -> Option<PodTrouble> {
     let status = pod.status.as_ref();
     let is = |kind: &str| {
         let conditions = status.and_then(|status| status.conditions.as_ref());
-        conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition.type_ == kind)
+        conditions.into_iter().flatten().find(|condition| condition.type_ == kind)
     };
     if pod.metadata.deletion_timestamp.is_none() && is("Ready").is_some_and(|ready| ready.status == "True") {
         return None;
@@ -64,28 +57,13 @@ fn trouble(pod: &Pod) -> Option<PodTrouble> {
     let (severity, why) = if pod.metadata.deletion_timestamp.is_some() {
         (1, "terminating".to_owned())
     } else if let Some(failed) = status.filter(|status| status.phase.as_deref() == Some("Failed")) {
-        (
-            4,
-            explain("Failed", failed.message.as_deref().or(failed.reason.as_deref())),
-        )
+        (4, explain("Failed", failed.message.as_deref().or(failed.reason.as_deref())))
     } else if let Some(scheduled) = unschedulable {
-        (
-            3,
-            explain(
-                scheduled.reason.as_deref().unwrap_or("Unschedulable"),
-                scheduled.message.as_deref(),
-            ),
-        )
+        (3, explain(scheduled.reason.as_deref().unwrap_or("Unschedulable"), scheduled.message.as_deref()))
     } else {
-        status
-            .and_then(container_trouble)
-            .unwrap_or((0, "not ready".to_owned()))
+        status.and_then(container_trouble).unwrap_or((0, "not ready".to_owned()))
     };
-    Some(PodTrouble {
-        node: node(pod),
-        why,
-        severity,
-    })
+    Some(PodTrouble { node: node(pod), why, severity })
 }
 
 /// The first container that waits for something or died, init containers before the others.
@@ -105,14 +83,8 @@ fn one_container(container: &ContainerStatus) -> Option<(u8, String)> {
             _ => (5, explain(reason, waiting.message.as_deref())),
         });
     }
-    let failed = state
-        .terminated
-        .as_ref()
-        .filter(|terminated| terminated.exit_code != 0)?;
-    Some((
-        5,
-        format!("container {} exited with code {}", container.name, failed.exit_code),
-    ))
+    let failed = state.terminated.as_ref().filter(|terminated| terminated.exit_code != 0)?;
+    Some((5, format!("container {} exited with code {}", container.name, failed.exit_code)))
 }
 
 /// A reason with as much of its message as a condition can hold.
@@ -133,20 +105,11 @@ fn node(pod: &Pod) -> String {
     let Some(spec) = &pod.spec else { return String::new() };
     let pinned = || {
         let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
-        let terms = &affinity
-            .required_during_scheduling_ignored_during_execution
-            .as_ref()?
-            .node_selector_terms;
+        let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
         let fields = terms.iter().flat_map(|term| term.match_fields.iter().flatten());
-        fields
-            .filter(|field| field.key == "metadata.name")
-            .find_map(|field| field.values.as_ref()?.first().cloned())
+        fields.filter(|field| field.key == "metadata.name").find_map(|field| field.values.as_ref()?.first().cloned())
     };
-    spec.node_name
-        .clone()
-        .filter(|name| !name.is_empty())
-        .or_else(pinned)
-        .unwrap_or_default()
+    spec.node_name.clone().filter(|name| !name.is_empty()).or_else(pinned).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -178,10 +141,7 @@ mod tests {
             pod("c", &waiting("ContainerCreating", "")),
             pod("b", &waiting("ImagePullBackOff", "Back-off pulling image \"x\"\nmore")),
             pod("a", &json!({"phase": "Running"})),
-            pod(
-                "d",
-                &json!({"phase": "Failed", "reason": "Evicted", "message": "disk pressure"}),
-            ),
+            pod("d", &json!({"phase": "Failed", "reason": "Evicted", "message": "disk pressure"})),
         ];
         let troubles = troubles(&pods);
         assert_eq!(
@@ -200,9 +160,6 @@ mod tests {
         let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["node-7"]}]}]}}});
         pod.spec.as_mut().expect("a spec").affinity = serde_json::from_value(affinity).expect("an affinity");
-        assert_eq!(
-            summary(&troubles([&pod]), 1),
-            ": node-7 (Unschedulable: Insufficient cpu.)"
-        );
+        assert_eq!(summary(&troubles([&pod]), 1), ": node-7 (Unschedulable: Insufficient cpu.)");
     }
 }

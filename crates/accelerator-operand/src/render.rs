@@ -74,11 +74,7 @@ impl Template {
         }
         (self.operand.customize)(&mut daemon_set);
         let rendered = digest(&daemon_set);
-        daemon_set
-            .metadata
-            .annotations
-            .get_or_insert_default()
-            .insert(RENDERED_ANNOTATION.into(), rendered);
+        daemon_set.metadata.annotations.get_or_insert_default().insert(RENDERED_ANNOTATION.into(), rendered);
         daemon_set
     }
 }
@@ -88,9 +84,7 @@ impl Template {
 pub fn digest(value: &impl serde::Serialize) -> String {
     // Our values are built from maps with string keys, which always serialise.
     let bytes = serde_json::to_vec(value).unwrap_or_default();
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 fn lay_common(spec: &mut DaemonSetSpec, common: &DaemonSets) {
@@ -103,10 +97,7 @@ fn lay_common(spec: &mut DaemonSetSpec, common: &DaemonSets) {
         labels.extend(selected);
     }
     if !common.annotations.is_empty() {
-        metadata
-            .annotations
-            .get_or_insert_default()
-            .extend(common.annotations.clone());
+        metadata.annotations.get_or_insert_default().extend(common.annotations.clone());
     }
     if let Some(pod) = pod {
         if !common.priority_class_name.is_empty() {
@@ -119,27 +110,18 @@ fn lay_common(spec: &mut DaemonSetSpec, common: &DaemonSets) {
             pod.tolerations = None;
         }
     }
-    let limit = common
-        .update_strategy
-        .as_ref()
-        .and_then(|strategy| strategy.max_unavailable.clone());
+    let limit = common.update_strategy.as_ref().and_then(|strategy| strategy.max_unavailable.clone());
     if let (Some(limit), Some(strategy)) = (limit, &mut spec.update_strategy)
         && strategy.type_.as_deref() == Some("RollingUpdate")
     {
-        strategy.rolling_update = Some(RollingUpdateDaemonSet {
-            max_unavailable: Some(limit),
-            max_surge: None,
-        });
+        strategy.rolling_update = Some(RollingUpdateDaemonSet { max_unavailable: Some(limit), max_surge: None });
     }
 }
 
 fn lay_component(pod: &mut PodSpec, section: &ComponentSpec) {
     if let Some(image) = &section.image {
         for name in image.image_pull_secrets.iter().filter(|name| !name.is_empty()) {
-            push_new(
-                pod.image_pull_secrets.get_or_insert_default(),
-                LocalObjectReference { name: name.clone() },
-            );
+            push_new(pod.image_pull_secrets.get_or_insert_default(), LocalObjectReference { name: name.clone() });
         }
     }
     let Some(main) = pod.containers.first_mut() else { return };
@@ -153,11 +135,7 @@ fn lay_component(pod: &mut PodSpec, section: &ComponentSpec) {
         && !(resources.limits.is_empty() && resources.requests.is_empty())
     {
         let quantities = |map: &std::collections::BTreeMap<String, accelerator_api::Quantity>| {
-            (!map.is_empty()).then(|| {
-                map.iter()
-                    .map(|(key, quantity)| (key.clone(), quantity.into()))
-                    .collect()
-            })
+            (!map.is_empty()).then(|| map.iter().map(|(key, quantity)| (key.clone(), quantity.into())).collect())
         };
         main.resources = Some(ResourceRequirements {
             limits: quantities(&resources.limits),
@@ -178,11 +156,7 @@ fn merge_env(container: &mut Container, env: &[EnvVar]) {
     }
     let variables = container.env.get_or_insert_default();
     for EnvVar { name, value } in env {
-        let variable = v1::EnvVar {
-            name: name.clone(),
-            value: Some(value.clone()),
-            value_from: None,
-        };
+        let variable = v1::EnvVar { name: name.clone(), value: Some(value.clone()), value_from: None };
         match variables.iter_mut().find(|default| default.name == *name) {
             Some(default) => *default = variable,
             None => variables.push(variable),

@@ -60,11 +60,7 @@ pub fn report(
     let mut entry = ComponentStatus {
         name: component.operand.into(),
         controller_version: controller_version.into(),
-        message: if reason.status() == "True" {
-            String::new()
-        } else {
-            message.clone()
-        },
+        message: if reason.status() == "True" { String::new() } else { message.clone() },
         ..ComponentStatus::default()
     };
     if !matches!(outcome, Outcome::Disabled(_))
@@ -80,22 +76,9 @@ pub fn report(
     }
     let previous = previous.condition(component.condition_type);
     let condition = condition(previous, component.condition_type, reason, &message, generation, now);
-    Report {
-        reason,
-        entry,
-        condition,
-    }
+    Report { reason, entry, condition }
 }
 
 fn main_image(daemon_set: &DaemonSet) -> Option<String> {
-    daemon_set
-        .spec
-        .as_ref()?
-        .template
-        .spec
-        .as_ref()?
-        .containers
-        .first()?
-        .image
-        .clone()
+    daemon_set.spec.as_ref()?.template.spec.as_ref()?.containers.first()?.image.clone()
 }

@@ -66,11 +66,7 @@ fn respond(request: &Request<Incoming>, health: &Health, registry: &Registry) ->
                 Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", error.to_string()),
             }
         }
-        _ => answer(
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            "try /livez, /readyz or /metrics\n".into(),
-        ),
+        _ => answer(StatusCode::NOT_FOUND, "text/plain", "try /livez, /readyz or /metrics\n".into()),
     }
 }
 
@@ -78,19 +74,13 @@ fn verdict(complaints: &[String]) -> Response<Full<Bytes>> {
     if complaints.is_empty() {
         answer(StatusCode::OK, "text/plain", "ok\n".into())
     } else {
-        answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain",
-            complaints.join("\n") + "\n",
-        )
+        answer(StatusCode::SERVICE_UNAVAILABLE, "text/plain", complaints.join("\n") + "\n")
     }
 }
 
 fn answer(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }

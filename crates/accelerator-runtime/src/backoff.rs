@@ -15,19 +15,12 @@ impl Backoff {
     /// Waits that begin at `first` and never exceed `limit`.
     #[must_use]
     pub const fn new(first: Duration, limit: Duration) -> Self {
-        Self {
-            first,
-            limit,
-            failures: 0,
-        }
+        Self { first, limit, failures: 0 }
     }
 
     /// Notes a failure and says how long to wait; `random` is between 0 and 1.
     pub fn fail(&mut self, random: f64) -> Duration {
-        let step = self
-            .first
-            .saturating_mul(2_u32.saturating_pow(self.failures))
-            .min(self.limit);
+        let step = self.first.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.limit);
         self.failures = self.failures.saturating_add(1);
         step.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }

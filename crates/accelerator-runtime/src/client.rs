@@ -26,14 +26,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// sent yet: an API server that is down is waited for, not an error.
 pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics) -> anyhow::Result<Client> {
     let mut config = match &options.context {
-        None => Config::infer()
-            .await
-            .context("could not find a cluster; set KUBECONFIG, or run in a pod")?,
+        None => Config::infer().await.context("could not find a cluster; set KUBECONFIG, or run in a pod")?,
         Some(context) => {
-            let chosen = KubeConfigOptions {
-                context: Some(context.clone()),
-                ..KubeConfigOptions::default()
-            };
+            let chosen = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
             let config = Config::from_kubeconfig(&chosen).await;
             config.with_context(|| format!("could not use context {context:?}; see kubectl config get-contexts"))?
         }
@@ -44,10 +39,7 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics) ->
     config.headers.push((http::header::USER_AGENT, agent.parse()?));
     let builder = ClientBuilder::try_from(config).context("could not set up the client")?;
     // Outermost last: what the deadline cut off is counted too.
-    Ok(builder
-        .with_layer(&TimeoutLayer::new(DEADLINE))
-        .with_layer(&CountLayer(metrics))
-        .build())
+    Ok(builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics)).build())
 }
 
 /// Counts every request by verb and HTTP code; 0 when there was no answer.
@@ -57,10 +49,7 @@ impl<S> Layer<S> for CountLayer {
     type Service = Count<S>;
 
     fn layer(&self, inner: S) -> Count<S> {
-        Count {
-            inner,
-            metrics: self.0.clone(),
-        }
+        Count { inner, metrics: self.0.clone() }
     }
 }
 
@@ -88,13 +77,7 @@ where
         let (answer, metrics) = (self.inner.call(request), self.metrics.clone());
         Box::pin(async move {
             let answer = answer.await;
-            metrics.requested(
-                verb,
-                answer
-                    .as_ref()
-                    .map_or(0, |response| response.status().as_u16())
-                    .to_string(),
-            );
+            metrics.requested(verb, answer.as_ref().map_or(0, |response| response.status().as_u16()).to_string());
             answer
         })
     }

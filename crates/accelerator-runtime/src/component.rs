@@ -28,10 +28,7 @@ pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow
     ));
     let options = Options::from_arg_matches(&Options::augment_args(command).get_matches())?;
     let namespace = options.operand_namespace.clone();
-    let program = Program {
-        name: component.controller,
-        version,
-    };
+    let program = Program { name: component.controller, version };
     program.run(&options, async |mut runtime| {
         let mut controller = Controller::new(operand.template()?, namespace, &mut runtime);
         runtime.drive(async |runtime| controller.step(runtime).await).await
@@ -84,13 +81,8 @@ impl Controller {
         let active = plan.active.map(|index| references[index]);
         let outcome = self.carry_out(plan.write, active, runtime).await;
         let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
-        runtime
-            .metrics
-            .reconciled(!self.daemon_set.is_failing(), started.elapsed());
-        [next, self.daemon_set.retry_at(), self.inspection.due_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
+        [next, self.daemon_set.retry_at(), self.inspection.due_at()].into_iter().flatten().min()
     }
 
     /// Writes what the plan says. `None` when there is nothing to report: nobody asks, or the API server did not answer,
@@ -161,11 +153,11 @@ impl Controller {
             if report.as_ref().map(Report::parts) == self.reported(config) {
                 continue;
             }
-            if self.status.ready_at() <= Instant::now() {
+            if self.status.ready_at(false) <= Instant::now() {
                 self.write_report(config, report, runtime).await;
             }
-            if self.status.ready_at() > Instant::now() {
-                return Some(self.status.ready_at());
+            if self.status.ready_at(false) > Instant::now() {
+                return Some(self.status.ready_at(false));
             }
         }
         None
@@ -225,12 +217,6 @@ fn tell(
 ) {
     if let Some(config) = active {
         let regarding = config.object_ref(&());
-        runtime.events.announce(Announcement {
-            regarding,
-            warning: false,
-            reason,
-            action,
-            note,
-        });
+        runtime.events.announce(Announcement { regarding, warning: false, reason, action, note });
     }
 }

@@ -83,10 +83,7 @@ async fn publish(
             metrics.event("dropped");
             continue;
         }
-        match api
-            .create(&PostParams::default(), &event(announcement, controller))
-            .await
-        {
+        match api.create(&PostParams::default(), &event(announcement, controller)).await {
             Ok(_) => {
                 failing = false;
                 metrics.event("published");
@@ -103,23 +100,13 @@ async fn publish(
 }
 
 fn event(announcement: Announcement, controller: &'static str) -> Event {
-    let Announcement {
-        regarding,
-        warning,
-        reason,
-        action,
-        mut note,
-    } = announcement;
+    let Announcement { regarding, warning, reason, action, mut note } = announcement;
     let now = clock::now();
     note.truncate(note.floor_char_boundary(NOTE_BYTES));
     Event {
         metadata: ObjectMeta {
             // Random, because two programs may tell of one object in the same nanosecond.
-            name: Some(format!(
-                "{}.{:016x}",
-                regarding.name.as_deref().unwrap_or("object"),
-                rand::random::<u64>()
-            )),
+            name: Some(format!("{}.{:016x}", regarding.name.as_deref().unwrap_or("object"), rand::random::<u64>())),
             namespace: Some(NAMESPACE.into()),
             ..ObjectMeta::default()
         },
@@ -143,10 +130,7 @@ struct Budget {
 
 impl Budget {
     fn full(now: Instant) -> Self {
-        Self {
-            tokens: BURST,
-            since: now,
-        }
+        Self { tokens: BURST, since: now }
     }
 
     fn refill(&mut self, now: Instant) {

@@ -30,19 +30,9 @@ impl Health {
     /// Notes that a part exists. It is unready until [`Pulse::synced`].
     pub(crate) fn part(&self, name: impl Into<String>) -> Pulse {
         let name = name.into();
-        let part = Part {
-            moved: Instant::now(),
-            synced: false,
-            failing_since: None,
-        };
-        self.parts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), part);
-        Pulse {
-            health: self.clone(),
-            name,
-        }
+        let part = Part { moved: Instant::now(), synced: false, failing_since: None };
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), part);
+        Pulse { health: self.clone(), name }
     }
 
     /// Why the process should be restarted; empty when it should not.
@@ -83,13 +73,7 @@ impl Pulse {
 
     /// The part has seen all that it needs and goes on seeing it.
     pub(crate) fn synced(&self) {
-        self.with(|part| {
-            *part = Part {
-                moved: Instant::now(),
-                synced: true,
-                failing_since: None,
-            }
-        });
+        self.with(|part| *part = Part { moved: Instant::now(), synced: true, failing_since: None });
     }
 
     /// The part sees nothing new.

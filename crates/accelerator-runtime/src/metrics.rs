@@ -56,36 +56,12 @@ impl Metrics {
         };
         let registry = registry.sub_registry_with_label(("controller".into(), controller.into()));
         let registry = registry.sub_registry_with_prefix("accelerator");
-        registry.register(
-            "reconcile",
-            "Reconciles by result (success, error)",
-            metrics.reconciles.clone(),
-        );
-        registry.register(
-            "reconcile_duration_seconds",
-            "Time of a reconcile",
-            metrics.reconcile_seconds.clone(),
-        );
-        registry.register(
-            "apply",
-            "Writes of what this controller owns, by result",
-            metrics.applies.clone(),
-        );
-        registry.register(
-            "api_requests",
-            "Requests to the API server by verb and HTTP code",
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "watch_errors",
-            "Watches that broke, by kind",
-            metrics.watch_errors.clone(),
-        );
-        registry.register(
-            "events",
-            "Events by result (published, dropped, failed)",
-            metrics.events.clone(),
-        );
+        registry.register("reconcile", "Reconciles by result (success, error)", metrics.reconciles.clone());
+        registry.register("reconcile_duration_seconds", "Time of a reconcile", metrics.reconcile_seconds.clone());
+        registry.register("apply", "Writes of what this controller owns, by result", metrics.applies.clone());
+        registry.register("api_requests", "Requests to the API server by verb and HTTP code", metrics.requests.clone());
+        registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
+        registry.register("events", "Events by result (published, dropped, failed)", metrics.events.clone());
         let build = Family::<ByVersion, Gauge>::default();
         build.get_or_create(&ByVersion { version }).set(1);
         registry.register("build_info", "Always 1; the label tells the version", build);
@@ -94,21 +70,13 @@ impl Metrics {
 
     /// Counts a reconcile and the time that it took.
     pub fn reconciled(&self, success: bool, took: Duration) {
-        self.reconciles
-            .get_or_create(&ByResult {
-                result: result(success),
-            })
-            .inc();
+        self.reconciles.get_or_create(&ByResult { result: result(success) }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a write of a DaemonSet or of a node's labels.
     pub fn applied(&self, success: bool) {
-        self.applies
-            .get_or_create(&ByResult {
-                result: result(success),
-            })
-            .inc();
+        self.applies.get_or_create(&ByResult { result: result(success) }).inc();
     }
 
     pub(crate) fn requested(&self, verb: &'static str, code: String) {

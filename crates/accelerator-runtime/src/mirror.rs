@@ -11,10 +11,7 @@ use kube::{Resource, ResourceExt};
 /// one kind: Kubernetes promises it since 1.35 and has never done otherwise.
 #[must_use]
 pub fn version_of(meta: &ObjectMeta) -> u64 {
-    meta.resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// A copy of the objects of one kind, by name. All of them live in one namespace or in none.
@@ -30,11 +27,7 @@ pub struct Mirror<K> {
 
 impl<K> Default for Mirror<K> {
     fn default() -> Self {
-        Self {
-            objects: BTreeMap::new(),
-            listed: None,
-            synced: false,
-        }
+        Self { objects: BTreeMap::new(), listed: None, synced: false }
     }
 }
 
@@ -130,10 +123,7 @@ mod tests {
 
     fn known(mirror: &Mirror<ConfigMap>) -> Vec<(String, u64)> {
         let objects = mirror.snapshot().expect("synced");
-        objects
-            .iter()
-            .map(|object| (object.name_any(), version_of(&object.metadata)))
-            .collect()
+        objects.iter().map(|object| (object.name_any(), version_of(&object.metadata))).collect()
     }
 
     fn synced(objects: Vec<ConfigMap>) -> Mirror<ConfigMap> {

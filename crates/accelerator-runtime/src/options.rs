@@ -9,12 +9,7 @@ use clap::{Args, ValueEnum};
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Namespace that the operands live in
-    #[arg(
-        long,
-        env = "OPERAND_NAMESPACE",
-        default_value = "rebellions",
-        value_name = "NAMESPACE"
-    )]
+    #[arg(long, env = "OPERAND_NAMESPACE", default_value = "rebellions", value_name = "NAMESPACE")]
     pub operand_namespace: String,
 
     /// Address that /livez, /readyz and /metrics are served on; port 0 picks a free one and logs it
@@ -46,11 +41,7 @@ pub enum LogFormat {
 impl Options {
     /// The format asked for, or the one that fits whoever reads standard error.
     pub(crate) fn effective_log_format(&self) -> LogFormat {
-        let fitting = if std::io::stderr().is_terminal() {
-            LogFormat::Text
-        } else {
-            LogFormat::Json
-        };
+        let fitting = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
         self.log_format.unwrap_or(fitting)
     }
 }

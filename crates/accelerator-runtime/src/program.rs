@@ -85,16 +85,8 @@ impl Program {
         info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
 
         let changed = Arc::new(Notify::new());
-        let controller = controller(Runtime {
-            program: self,
-            client,
-            metrics,
-            events,
-            changed,
-            stop: stop.clone(),
-            health,
-            parts,
-        });
+        let controller =
+            controller(Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), health, parts });
         let mut controller = std::pin::pin!(controller);
         let outcome = tokio::select! {
             outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
@@ -185,10 +177,7 @@ struct Signals {
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(mut self) -> &'static str {

@@ -36,7 +36,10 @@ pub struct StatusWriter {
     manager: &'static str,
     events: Events,
     backoff: Backoff,
-    ready_at: Instant,
+    /// No write before, but an urgent one.
+    paced_until: Instant,
+    /// No write before.
+    blocked_until: Instant,
     crd_too_old: bool,
 }
 
@@ -49,15 +52,17 @@ impl StatusWriter {
             manager,
             events,
             backoff: Backoff::new(PACE, Duration::from_mins(1)),
-            ready_at: Instant::now(),
+            paced_until: Instant::now(),
+            blocked_until: Instant::now(),
             crd_too_old: false,
         }
     }
 
-    /// The earliest time of the next write.
+    /// The earliest time of the next write. An urgent one, which takes back that something is ready, does not wait for its
+    /// turn: what it takes back was told at the usual pace, so that there are at most two writes a second.
     #[must_use]
-    pub fn ready_at(&self) -> Instant {
-        self.ready_at
+    pub fn ready_at(&self, urgent: bool) -> Instant {
+        if urgent { self.blocked_until } else { self.blocked_until.max(self.paced_until) }
     }
 
     /// Writes `status` as the whole of what this program says about the object.
@@ -72,7 +77,7 @@ impl StatusWriter {
         });
         let params = PatchParams::apply(self.manager).force();
         let answer = self.api.patch_status(&name, &params, &Patch::Apply(&body)).await;
-        self.ready_at = Instant::now() + PACE;
+        self.paced_until = Instant::now() + PACE;
         match answer {
             Ok(config) => {
                 if self.backoff.is_failing() || self.crd_too_old {
@@ -88,18 +93,14 @@ impl StatusWriter {
                     self.tell_crd_too_old(config, &status.message);
                 }
                 self.crd_too_old = true;
-                self.ready_at = Instant::now() + CRD_TOO_OLD_RETRY;
+                self.blocked_until = Instant::now() + CRD_TOO_OLD_RETRY;
                 Written::Later
             }
             Err(error) => {
                 if !self.backoff.is_failing() {
-                    warn!(
-                        acceleratorConfig = name,
-                        err = chain(&error),
-                        "Could not write status; trying again"
-                    );
+                    warn!(acceleratorConfig = name, err = chain(&error), "Could not write status; trying again");
                 }
-                self.ready_at = Instant::now() + self.backoff.fail(rand::random());
+                self.blocked_until = Instant::now() + self.backoff.fail(rand::random());
                 Written::Later
             }
         }

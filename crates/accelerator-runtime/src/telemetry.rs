@@ -11,21 +11,15 @@ use crate::options::LogFormat;
 
 /// Starts logging to standard error. `RUST_LOG`, if set, wins over the option.
 pub(crate) fn init(options: &Options) -> anyhow::Result<()> {
-    let directives = std::env::var(EnvFilter::DEFAULT_ENV)
-        .ok()
-        .filter(|text| !text.is_empty());
+    let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
     // The client logs every server error that our own code already reports once, when trouble begins.
     let directives = directives.unwrap_or_else(|| format!("kube=error,{}", options.log_level));
     let filter = EnvFilter::try_new(&directives)
         .with_context(|| format!("could not read log level {directives:?}; use one like info, or info,kube=debug"))?;
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_target(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     match options.effective_log_format() {
-        LogFormat::Json => registry
-            .with(lines.json().flatten_event(true).with_current_span(false))
-            .try_init()?,
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
         LogFormat::Text => registry.with(lines).try_init()?,
     }
     Ok(())

@@ -30,9 +30,7 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
     let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
     let target = index.clone();
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
-    runtime.watch(nodes, Config::default(), move |event| {
-        target.with(|index| take(index, event))
-    });
+    runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
     let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
     let mut labeler = Labeler {
         index,
@@ -79,16 +77,12 @@ impl Labeler {
         let active = active(configs.iter().map(|config| &config.metadata));
         let policy = Policy::of(active.map(|index| configs[index].spec.as_ref()));
         self.index.with(|index| index.set_policy(policy, Instant::now()));
-        self.label(runtime);
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
+        // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let next = self.report(&configs, active).await;
-        runtime
-            .metrics
-            .reconciled(!self.failing.with(|failing| *failing), started.elapsed());
-        let due = self
-            .index
-            .with(|index| index.due_at())
-            .map(tokio::time::Instant::from_std);
+        self.label(runtime);
+        runtime.metrics.reconciled(!self.failing.with(|failing| *failing), started.elapsed());
+        let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
         next.into_iter().chain(due).min()
     }
 
@@ -101,10 +95,7 @@ impl Labeler {
             let (nodes, index, failing) = (self.nodes.clone(), self.index.clone(), self.failing.clone());
             let (changed, metrics) = (Arc::clone(&runtime.changed), runtime.metrics.clone());
             tokio::spawn(async move {
-                let params = PatchParams {
-                    field_manager: Some(NODE_LABELER.into()),
-                    ..PatchParams::default()
-                };
+                let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
                 let answer = nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
                 let failed = failing.with(|failing| std::mem::replace(failing, answer.is_err()));
                 metrics.applied(answer.is_ok());
@@ -132,9 +123,7 @@ impl Labeler {
     /// the counts in the status say, are not told of again.
     fn announce(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
         let invalid = self.index.with(Index::take_announcements);
-        let counted = active
-            .and_then(|config| config.status.nodes.as_ref())
-            .map_or(0, |nodes| nodes.invalid_mode);
+        let counted = active.and_then(|config| config.status.nodes.as_ref()).map_or(0, |nodes| nodes.invalid_mode);
         let known = !std::mem::replace(&mut self.started, true) && usize::try_from(counted) == Ok(invalid.len());
         for InvalidMode { node, value } in invalid.into_iter().filter(|_| !known) {
             warn!(node, value, "Node has a workload label that is no mode");
@@ -171,26 +160,23 @@ impl Labeler {
             };
             let status = &config.status;
             let written = status.nodes == nodes
-                && conditions
-                    .iter()
-                    .all(|condition| status.condition(&condition.type_) == Some(condition));
+                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition));
             if written {
                 continue;
             }
-            if self.status.ready_at() <= tokio::time::Instant::now() {
-                let status = AcceleratorConfigStatus {
-                    nodes,
-                    conditions: conditions.into(),
-                    components: vec![],
-                };
+            let is_true = |ready: &Condition| ready.status == "True";
+            let takes_back = status.condition(condition_types::READY).is_some_and(is_true)
+                && !conditions.iter().any(|new| new.type_ == condition_types::READY && is_true(new));
+            if self.status.ready_at(takes_back) <= tokio::time::Instant::now() {
+                let status = AcceleratorConfigStatus { nodes, conditions: conditions.into(), components: vec![] };
                 match self.status.write(config, &json!(status)).await {
                     Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
                     Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
                     Written::Later => {}
                 }
             }
-            if self.status.ready_at() > tokio::time::Instant::now() {
-                return Some(self.status.ready_at());
+            if self.status.ready_at(false) > tokio::time::Instant::now() {
+                return Some(self.status.ready_at(false));
             }
         }
         None
@@ -199,9 +185,7 @@ impl Labeler {
     /// What to say of the config that counts.
     fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, [Condition; 2]) {
         let generation = config.metadata.generation;
-        let (counts, nodes) = self
-            .index
-            .with(|index| (index.counts(), index.assignments(Instant::now())));
+        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments(Instant::now())));
         let (accepted, readiness) = match &config.spec {
             Err(why) => {
                 let message = format!("this version cannot read the spec, everything stays as it is: {why}");
@@ -210,10 +194,7 @@ impl Labeler {
             Ok(spec) => {
                 let message = "this is the AcceleratorConfig that counts".to_owned();
                 let section = spec.providers.rebellions.as_ref();
-                (
-                    (Reason::Active, message),
-                    ready(section, &config.status, &nodes, generation),
-                )
+                ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
             }
         };
         (Some(counts), conditions(config, &accepted, &readiness))
@@ -230,13 +211,6 @@ fn superseded(config: &ObservedConfig, by: &str) -> [Condition; 2] {
 fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> [Condition; 2] {
     [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)].map(|(kind, (reason, message))| {
         let previous = config.status.condition(kind);
-        condition(
-            previous,
-            kind,
-            *reason,
-            message,
-            config.metadata.generation,
-            wall_clock(),
-        )
+        condition(previous, kind, *reason, message, config.metadata.generation, wall_clock())
     })
 }

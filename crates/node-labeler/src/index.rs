@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use accelerator_api::NodeCounts;
 use accelerator_api::contract::Workload;
+use accelerator_api::{NodeCounts, count};
 use serde_json::Value;
 
 use crate::rules::{Decision, Policy, Standing, decide};
@@ -92,7 +92,7 @@ struct Node {
 struct Tally {
     counts: NodeCounts,
     assigned: PerComponent<i64>,
-    pending: usize,
+    pending: i64,
     invalid: BTreeSet<Box<str>>,
 }
 
@@ -129,12 +129,7 @@ impl Index {
     /// The list is complete: nodes that were not in it are gone.
     pub fn end_list(&mut self, now: Instant) {
         let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<_> = self
-            .nodes
-            .keys()
-            .filter(|name| !listed.contains(*name))
-            .cloned()
-            .collect();
+        let gone: Vec<_> = self.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
         for name in gone {
             self.remove(&name, now);
         }
@@ -163,11 +158,7 @@ impl Index {
     pub fn remove(&mut self, name: &str, now: Instant) {
         if self.nodes.contains_key(name) {
             let node = self.take(name);
-            self.note_change(
-                node.decision.deploy.map(DeployLabel::is_set),
-                PerComponent::default(),
-                now,
-            );
+            self.note_change(node.decision.deploy.map(DeployLabel::is_set), PerComponent::default(), now);
         }
     }
 
@@ -197,10 +188,7 @@ impl Index {
             node.queued = false;
             if node.in_flight.is_none() && node.decision.differs(&node.view) {
                 node.in_flight = Some(node.view.version);
-                return Some(Work {
-                    patch: node.decision.patch(&node.view),
-                    node: name.into(),
-                });
+                return Some(Work { patch: node.decision.patch(&node.view), node: name.into() });
             }
         }
         None
@@ -228,11 +216,7 @@ impl Index {
             WorkResult::Conflict if written == Some(node.view.version) => node.retry_at = Some(now + RETRY),
             WorkResult::Failed(why) => {
                 self.trouble = Some(format!("node {name}: {why}"));
-                node.retry_at = Some(
-                    now + RETRY
-                        .saturating_mul(2_u32.saturating_pow(node.failures))
-                        .min(RETRY_LIMIT),
-                );
+                node.retry_at = Some(now + RETRY.saturating_mul(2_u32.saturating_pow(node.failures)).min(RETRY_LIMIT));
                 node.failures = node.failures.saturating_add(1);
             }
             WorkResult::Conflict | WorkResult::Gone => {}
@@ -264,10 +248,8 @@ impl Index {
             fresh: self.changed.is_some(),
             trouble: self.trouble.clone(),
             invalid: self.tally.invalid.first().map(|first| {
-                let count = self.tally.invalid.len();
-                format!(
-                    "{count} nodes have a workload label that is no mode, such as {first}; they are left as they are"
-                )
+                let nodes = count(self.tally.invalid.len().try_into().unwrap_or(i64::MAX), "node");
+                format!("left as it is: {nodes} with a workload label that is no mode, such as {first}")
             }),
         }
     }
@@ -294,18 +276,9 @@ impl Index {
         let before = node.decision.deploy.map(DeployLabel::is_set);
         let missing = node.missing_since.map(|since| now.saturating_duration_since(since));
         node.decision = decide(&node.view, self.policy, missing, self.hold_down);
-        node.missing_since = if node.decision.held {
-            node.missing_since.or(Some(now))
-        } else {
-            None
-        };
+        node.missing_since = if node.decision.held { node.missing_since.or(Some(now)) } else { None };
         node.retry_at = node.retry_at.filter(|at| *at > now);
-        node.timer = node
-            .missing_since
-            .map(|since| since + self.hold_down)
-            .into_iter()
-            .chain(node.retry_at)
-            .min();
+        node.timer = node.missing_since.map(|since| since + self.hold_down).into_iter().chain(node.retry_at).min();
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
         }
@@ -327,10 +300,7 @@ impl Index {
         };
         if node.announced != invalid {
             if let Some(value) = &invalid {
-                self.announcements.push(InvalidMode {
-                    node: name.into(),
-                    value: value.to_string(),
-                });
+                self.announcements.push(InvalidMode { node: name.into(), value: value.to_string() });
             }
             node.announced = invalid;
         }
@@ -368,7 +338,7 @@ impl Tally {
             *sum += if label.is_set() { sign } else { 0 };
         }
         if node.decision.differs(&node.view) {
-            self.pending = self.pending.saturating_add_signed(if sign > 0 { 1 } else { -1 });
+            self.pending += sign;
         }
         if node.decision.standing == Standing::InvalidMode {
             if sign > 0 {

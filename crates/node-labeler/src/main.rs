@@ -21,17 +21,9 @@ struct Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Command {
-        discovery_hold_down,
-        options,
-    } = Command::parse();
+    let Command { discovery_hold_down, options } = Command::parse();
     let hold_down = Duration::try_from(discovery_hold_down)
         .context("--discovery-hold-down must not be negative; use 0s for none")?;
-    let program = Program {
-        name: NODE_LABELER,
-        version: env!("CARGO_PKG_VERSION"),
-    };
-    program.run(&options, async |runtime| {
-        node_labeler::controller::run(runtime, hold_down).await
-    })
+    let program = Program { name: NODE_LABELER, version: env!("CARGO_PKG_VERSION") };
+    program.run(&options, async |runtime| node_labeler::controller::run(runtime, hold_down).await)
 }

@@ -29,22 +29,13 @@ impl Policy {
         match active {
             None => Self::Nothing,
             Some(Err(_)) => Self::Frozen,
-            Some(Ok(spec)) => spec
-                .providers
-                .rebellions
-                .as_ref()
-                .map_or(Self::Nothing, Self::of_section),
+            Some(Ok(spec)) => spec.providers.rebellions.as_ref().map_or(Self::Nothing, Self::of_section),
         }
     }
 
     fn of_section(section: &Rebellions) -> Self {
-        let default = section
-            .workload
-            .as_ref()
-            .and_then(|workload| workload.default.as_deref());
-        Self::Modes {
-            default: default.and_then(Workload::parse),
-        }
+        let default = section.workload.as_ref().and_then(|workload| workload.default.as_deref());
+        Self::Modes { default: default.and_then(Workload::parse) }
     }
 }
 
@@ -79,23 +70,13 @@ pub struct Decision {
 /// `hold_down` how long that must last before it counts.
 #[must_use]
 pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_down: Duration) -> Decision {
-    let keep = |standing| Decision {
-        standing,
-        deploy: node.deploy,
-        held: false,
-    };
-    let assign = |workload| Decision {
-        standing: Standing::InMode(workload),
-        deploy: assigned(node, workload),
-        held: false,
-    };
+    let keep = |standing| Decision { standing, deploy: node.deploy, held: false };
+    let assign =
+        |workload| Decision { standing: Standing::InMode(workload), deploy: assigned(node, workload), held: false };
     let default = match policy {
         _ if node.skip => return keep(Standing::Skipped),
         Policy::Nothing => {
-            return Decision {
-                deploy: withdrawn(node),
-                ..keep(Standing::Unrelated)
-            };
+            return Decision { deploy: withdrawn(node), ..keep(Standing::Unrelated) };
         }
         Policy::Frozen => return keep(standing_of_labels(node)),
         Policy::Modes { default } => default,
@@ -107,46 +88,28 @@ pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_d
         (WorkloadLabel::Absent, Some(workload)) if node.has_npu => assign(workload),
         // Discovery flaps, and restarts; NPUs hardly ever leave.
         (WorkloadLabel::Absent, Some(_)) if is_assigned(node) && missing.is_none_or(|missing| missing < hold_down) => {
-            Decision {
-                held: true,
-                ..keep(standing_of_labels(node))
-            }
+            Decision { held: true, ..keep(standing_of_labels(node)) }
         }
         (WorkloadLabel::Absent, _) => {
-            let standing = if node.has_npu {
-                Standing::WithoutMode
-            } else {
-                Standing::Unrelated
-            };
-            Decision {
-                deploy: withdrawn(node),
-                ..keep(standing)
-            }
+            let standing = if node.has_npu { Standing::WithoutMode } else { Standing::Unrelated };
+            Decision { deploy: withdrawn(node), ..keep(standing) }
         }
     }
 }
 
 /// Exactly the labels of the mode, but for foreign values, which stay.
 fn assigned(node: &NodeView, workload: Workload) -> PerComponent<DeployLabel> {
-    std::array::from_fn(
-        |index| match (COMPONENTS[index].runs_in(workload), node.deploy[index]) {
-            (_, DeployLabel::Foreign) => DeployLabel::Foreign,
-            (true, DeployLabel::Absent) => DeployLabel::Ours,
-            (true, set) => set,
-            (false, _) => DeployLabel::Absent,
-        },
-    )
+    std::array::from_fn(|index| match (COMPONENTS[index].runs_in(workload), node.deploy[index]) {
+        (_, DeployLabel::Foreign) => DeployLabel::Foreign,
+        (true, DeployLabel::Absent) => DeployLabel::Ours,
+        (true, set) => set,
+        (false, _) => DeployLabel::Absent,
+    })
 }
 
 /// None of our labels; what others wrote stays.
 fn withdrawn(node: &NodeView) -> PerComponent<DeployLabel> {
-    node.deploy.map(|label| {
-        if label == DeployLabel::Ours {
-            DeployLabel::Absent
-        } else {
-            label
-        }
-    })
+    node.deploy.map(|label| if label == DeployLabel::Ours { DeployLabel::Absent } else { label })
 }
 
 fn is_assigned(node: &NodeView) -> bool {
@@ -160,20 +123,15 @@ fn standing_of_labels(node: &NodeView) -> Standing {
         let only = |component: &accelerator_api::contract::Component| component.workloads == [workload];
         labels.any(|(component, label)| label.is_set() && only(component))
     };
-    Workload::ALL
-        .into_iter()
-        .find(|workload| runs(*workload))
-        .map_or(Standing::Unrelated, Standing::InMode)
+    Workload::ALL.into_iter().find(|workload| runs(*workload)).map_or(Standing::Unrelated, Standing::InMode)
 }
 
 impl Decision {
     /// What has to change on the node: each component's deploy label that must be set or removed.
     fn changes(&self, node: &NodeView) -> impl Iterator<Item = (&'static str, bool)> {
         let labels = node.deploy.into_iter().zip(self.deploy);
-        let changes = COMPONENTS
-            .into_iter()
-            .zip(labels)
-            .filter(|(_, (before, after))| before.is_set() != after.is_set());
+        let changes =
+            COMPONENTS.into_iter().zip(labels).filter(|(_, (before, after))| before.is_set() != after.is_set());
         changes.map(|(component, (_, after))| (component.deploy_label, after.is_set()))
     }
 
@@ -192,10 +150,7 @@ impl Decision {
     #[must_use]
     pub fn patch(&self, node: &NodeView) -> Value {
         let value = |set: bool| if set { DEPLOY.into() } else { Value::Null };
-        let labels: Map<_, _> = self
-            .changes(node)
-            .map(|(label, set)| (label.to_owned(), value(set)))
-            .collect();
+        let labels: Map<_, _> = self.changes(node).map(|(label, set)| (label.to_owned(), value(set))).collect();
         let mut metadata = json!({"labels": labels});
         if node.version > 0 && node.deploy != PerComponent::default() {
             metadata["resourceVersion"] = node.version.to_string().into();

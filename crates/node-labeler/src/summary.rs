@@ -1,7 +1,7 @@
 //! The condition Ready: a true summary of what every component reports, never true too early.
 
 use accelerator_api::contract::{COMPONENTS, Component};
-use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions};
+use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, count};
 
 use crate::view::PerComponent;
 
@@ -11,7 +11,7 @@ pub struct Assignments {
     /// Nodes that carry, or are about to carry, each component's deploy label.
     pub assigned: PerComponent<i64>,
     /// Nodes whose labels still have to be changed.
-    pub pending: usize,
+    pub pending: i64,
     /// Whether labels changed so short a time ago that a DaemonSet may not have noticed.
     pub fresh: bool,
     /// Why labels could not be written, if so.
@@ -44,30 +44,16 @@ pub fn ready(
     let (reason, mut message) = if enabled.is_empty() {
         (Reason::NoComponentsEnabled, "no component is enabled".to_owned())
     } else if nodes.pending > 0 {
-        let trouble = nodes
-            .trouble
-            .as_ref()
-            .map(|why| format!("; the last failure: {why}"))
-            .unwrap_or_default();
-        (
-            Reason::NodesChanging,
-            format!("labels of {} nodes are still to be written{trouble}", nodes.pending),
-        )
+        let trouble = nodes.trouble.as_ref().map(|why| format!("; the last failure: {why}")).unwrap_or_default();
+        (Reason::NodesChanging, format!("labels of {} still to be written{trouble}", count(nodes.pending, "node")))
     } else if let Some((reason, _)) = complaints.first() {
-        (
-            *reason,
-            complaints
-                .iter()
-                .map(|(_, why)| why.as_str())
-                .collect::<Vec<_>>()
-                .join("; "),
-        )
+        (*reason, complaints.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; "))
     } else if nodes.fresh {
         (Reason::NodesChanging, "labels of nodes changed a moment ago".to_owned())
     } else {
         (
             Reason::AllComponentsReady,
-            format!("{} components are ready on their nodes", enabled.len()),
+            format!("all of {} ready", count(enabled.len().try_into().unwrap_or(i64::MAX), "component")),
         )
     };
     if let Some(invalid) = &nodes.invalid {
@@ -84,10 +70,9 @@ fn complaint(
     generation: Option<i64>,
 ) -> Option<(Reason, String)> {
     let name = component.name;
-    let (Some(entry), Some(condition)) = (
-        status.component(component.operand),
-        status.condition(component.condition_type),
-    ) else {
+    let (Some(entry), Some(condition)) =
+        (status.component(component.operand), status.condition(component.condition_type))
+    else {
         let why = format!("{name} does not report; is {} deployed?", component.controller);
         return Some((Reason::ComponentNotReporting, why));
     };
@@ -97,8 +82,8 @@ fn complaint(
         format!("{name}: {}: {}", condition.reason, condition.message)
     } else if entry.desired != assigned {
         format!(
-            "{name}: assigned to {assigned} nodes, but its DaemonSet counts {}; a taint that its pods do not tolerate \
-             keeps a node out",
+            "{name}: assigned to {}, but its DaemonSet counts {}; a taint that its pods do not tolerate keeps a node out",
+            count(assigned, "node"),
             entry.desired
         )
     } else {
@@ -115,15 +100,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     fn section() -> Rebellions {
-        let enabled = Some(ComponentSpec {
-            enabled: true,
-            ..ComponentSpec::default()
-        });
-        Rebellions {
-            driver: enabled.clone(),
-            vfio_manager: enabled,
-            ..Rebellions::default()
-        }
+        let enabled = Some(ComponentSpec { enabled: true, ..ComponentSpec::default() });
+        Rebellions { driver: enabled.clone(), vfio_manager: enabled, ..Rebellions::default() }
     }
 
     fn report(
@@ -150,13 +128,7 @@ mod tests {
         let mut status = AcceleratorConfigStatus::default();
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 4);
         report(&mut status, COMPONENTS[3], Reason::NoNodesSelected, 0, 4);
-        (
-            status,
-            Assignments {
-                assigned: [2, 2, 2, 0, 2],
-                ..Assignments::default()
-            },
-        )
+        (status, Assignments { assigned: [2, 2, 2, 0, 2], ..Assignments::default() })
     }
 
     fn verdict(status: &AcceleratorConfigStatus, nodes: &Assignments) -> (Reason, String) {
@@ -181,37 +153,19 @@ mod tests {
         let (mut status, mut nodes) = well.clone();
         nodes.assigned[0] = 3;
         let (reason, message) = verdict(&status, &nodes);
-        assert_eq!(
-            reason,
-            Reason::ComponentsNotReady,
-            "a node was labelled that its DaemonSet has not counted"
-        );
-        assert!(
-            message.contains("assigned to 3 nodes, but its DaemonSet counts 2"),
-            "{message}"
-        );
+        assert_eq!(reason, Reason::ComponentsNotReady, "a node was labelled that its DaemonSet has not counted");
+        assert!(message.contains("assigned to 3 nodes, but its DaemonSet counts 2"), "{message}");
 
-        nodes = Assignments {
-            fresh: true,
-            ..well.1.clone()
-        };
+        nodes = Assignments { fresh: true, ..well.1.clone() };
         assert_eq!(verdict(&status, &nodes).0, Reason::NodesChanging);
 
-        nodes = Assignments {
-            pending: 1,
-            trouble: Some("node a: no".into()),
-            ..well.1.clone()
-        };
+        nodes = Assignments { pending: 1, trouble: Some("node a: no".into()), ..well.1.clone() };
         let (reason, message) = verdict(&status, &nodes);
         assert_eq!(reason, Reason::NodesChanging);
         assert!(message.ends_with("the last failure: node a: no"), "{message}");
 
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 3);
-        assert_eq!(
-            verdict(&status, &well.1).0,
-            Reason::ComponentsNotReady,
-            "its report is about an older spec"
-        );
+        assert_eq!(verdict(&status, &well.1).0, Reason::ComponentsNotReady, "its report is about an older spec");
     }
 
     #[test]

@@ -78,14 +78,12 @@ impl NodeView {
             workload,
             skip: labels.get(SKIP_LABEL).is_some_and(|value| value == "true"),
             has_npu: labels.iter().any(|(key, value)| value == "true" && names_npu(key)),
-            deploy: COMPONENTS.map(
-                |component| match labels.get(component.deploy_label).map(String::as_str) {
-                    None => DeployLabel::Absent,
-                    Some(DEPLOY) if is_ours(meta, component.deploy_label) => DeployLabel::Ours,
-                    Some(DEPLOY) => DeployLabel::Theirs,
-                    Some(_) => DeployLabel::Foreign,
-                },
-            ),
+            deploy: COMPONENTS.map(|component| match labels.get(component.deploy_label).map(String::as_str) {
+                None => DeployLabel::Absent,
+                Some(DEPLOY) if is_ours(meta, component.deploy_label) => DeployLabel::Ours,
+                Some(DEPLOY) => DeployLabel::Theirs,
+                Some(_) => DeployLabel::Foreign,
+            }),
         }
     }
 }
@@ -93,24 +91,17 @@ impl NodeView {
 /// Whether the API server has us down as the label's writer.
 fn is_ours(meta: &ObjectMeta, label: &str) -> bool {
     let entries = meta.managed_fields.iter().flatten();
-    entries
-        .filter(|entry| entry.manager.as_deref() == Some(NODE_LABELER))
-        .any(|entry| {
-            let fields = entry
-                .fields_v1
-                .as_ref()
-                .map(|fields| &fields.0["f:metadata"]["f:labels"]);
-            fields.is_some_and(|labels| labels.get(format!("f:{label}")).is_some())
-        })
+    entries.filter(|entry| entry.manager.as_deref() == Some(NODE_LABELER)).any(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
+        fields.is_some_and(|labels| labels.get(format!("f:{label}")).is_some())
+    })
 }
 
 /// Whether a label key is Node Feature Discovery's sign of a PCI device of our vendor, whatever fields of the device the
 /// cluster's discovery was told to put into the label: `pci-1eff.present`, `pci-1200_1eff.present`,
 /// `pci-1200_1eff_1250.present`, … Source: NFD's `deviceLabelFields`, of which class and vendor are the default.
 fn names_npu(key: &str) -> bool {
-    let device = key
-        .strip_prefix("feature.node.kubernetes.io/pci-")
-        .and_then(|rest| rest.strip_suffix(".present"));
+    let device = key.strip_prefix("feature.node.kubernetes.io/pci-").and_then(|rest| rest.strip_suffix(".present"));
     let mut fields = device.into_iter().flat_map(|device| device.split('_'));
     let (first, second) = (fields.next(), fields.next());
     // A vendor is the first field, or the second after a class: a device of another vendor may have our vendor's number.
@@ -131,32 +122,11 @@ mod tests {
 
     #[test]
     fn an_npu_is_found_in_any_label_format_that_names_the_vendor() {
-        for device in [
-            "1eff",
-            "1200_1eff",
-            "1200_1eff_1250",
-            "1eff_1250",
-            "0880_1eff",
-            "1200_1eff_1250_1eff_0001",
-        ] {
-            assert!(
-                names_npu(&format!("feature.node.kubernetes.io/pci-{device}.present")),
-                "{device}"
-            );
+        for device in ["1eff", "1200_1eff", "1200_1eff_1250", "1eff_1250", "0880_1eff", "1200_1eff_1250_1eff_0001"] {
+            assert!(names_npu(&format!("feature.node.kubernetes.io/pci-{device}.present")), "{device}");
         }
-        for device in [
-            "10de",
-            "0302_10de",
-            "10de_1eff",
-            "0302_10de_1eff",
-            "11eff",
-            "1200_1eff0",
-            "",
-        ] {
-            assert!(
-                !names_npu(&format!("feature.node.kubernetes.io/pci-{device}.present")),
-                "{device}"
-            );
+        for device in ["10de", "0302_10de", "10de_1eff", "0302_10de_1eff", "11eff", "1200_1eff0", ""] {
+            assert!(!names_npu(&format!("feature.node.kubernetes.io/pci-{device}.present")), "{device}");
         }
         assert!(!names_npu("feature.node.kubernetes.io/pci-1200_1eff.sriov.capable"));
         assert!(!names_npu("example.com/pci-1eff.present"));
@@ -168,19 +138,13 @@ mod tests {
         let meta = ObjectMeta {
             resource_version: Some("42".into()),
             labels: Some(
-                [
-                    ("driver", "true"),
-                    ("device-plugin", "true"),
-                    ("metric-exporter", "false"),
-                ]
-                .map(|(name, value)| (label(name), value.to_owned()))
-                .into(),
+                [("driver", "true"), ("device-plugin", "true"), ("metric-exporter", "false")]
+                    .map(|(name, value)| (label(name), value.to_owned()))
+                    .into(),
             ),
             managed_fields: Some(vec![ManagedFieldsEntry {
                 manager: Some("node-labeler".into()),
-                fields_v1: Some(FieldsV1(
-                    json!({"f:metadata": {"f:labels": {format!("f:{}", label("driver")): {}}}}),
-                )),
+                fields_v1: Some(FieldsV1(json!({"f:metadata": {"f:labels": {format!("f:{}", label("driver")): {}}}}))),
                 ..ManagedFieldsEntry::default()
             }]),
             ..ObjectMeta::default()
@@ -189,13 +153,7 @@ mod tests {
         assert_eq!(view.version, 42);
         assert_eq!(
             view.deploy,
-            [
-                DeployLabel::Ours,
-                DeployLabel::Theirs,
-                DeployLabel::Foreign,
-                DeployLabel::Absent,
-                DeployLabel::Absent
-            ]
+            [DeployLabel::Ours, DeployLabel::Theirs, DeployLabel::Foreign, DeployLabel::Absent, DeployLabel::Absent]
         );
     }
 }

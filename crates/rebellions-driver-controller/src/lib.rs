@@ -23,11 +23,7 @@ fn tell_digest(daemon_set: &mut DaemonSet) {
     };
     let digest = digest(&pod.containers);
     for manager in pod.init_containers.iter_mut().flatten() {
-        let variable = EnvVar {
-            name: DIGEST_VARIABLE.into(),
-            value: Some(digest.clone()),
-            value_from: None,
-        };
+        let variable = EnvVar { name: DIGEST_VARIABLE.into(), value: Some(digest.clone()), value_from: None };
         manager.env.get_or_insert_default().push(variable);
     }
 }

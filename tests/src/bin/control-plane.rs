@@ -14,16 +14,12 @@ struct Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let Command { nodes } = Command::parse();
-    let profile = if nodes > 200 {
-        Profile::Scale
-    } else {
-        Profile::Functional
-    };
+    let profile = if nodes > 200 { Profile::Scale } else { Profile::Functional };
     let mut cluster = Cluster::connect(ControlPlane::start(profile)?).await?;
     cluster.install().await?;
     cluster.npu_nodes("npu", nodes, "").await?;
     let pids = cluster.control_plane().process_ids();
-    say(format!("export KUBECONFIG={}", cluster.kubeconfig().display()));
+    say(format!("export KUBECONFIG={}", cluster.kubeconfig.display()));
     say(format!("Process ids: {pids:?}. Ctrl-C ends it."));
     tokio::signal::ctrl_c().await?;
     Ok(())

@@ -48,14 +48,7 @@ struct Failure {
 impl DaemonSetWriter {
     pub(super) fn new(api: Api<DaemonSet>, component: &'static Component, metrics: Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-        Self {
-            api,
-            component,
-            metrics,
-            backoff,
-            failure: None,
-            settled: None,
-        }
+        Self { api, component, metrics, backoff, failure: None, settled: None }
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -83,30 +76,15 @@ impl DaemonSetWriter {
             return (change, None);
         }
         let params = PatchParams::apply(self.component.controller).force();
-        match self
-            .api
-            .patch(self.component.operand, &params, &Patch::Apply(wanted))
-            .await
-        {
+        match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
             Ok(applied) => {
-                let (reason, verb) = if live.is_none() {
-                    ("Created", "created")
-                } else {
-                    ("Updated", "updated")
-                };
+                let (reason, verb) = if live.is_none() { ("Created", "created") } else { ("Updated", "updated") };
                 let object = object(wanted);
-                info!(
-                    daemonSet = object,
-                    generation = applied.metadata.generation,
-                    "Applied DaemonSet"
-                );
+                info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
                 self.succeed();
                 self.settled = Some((what, applied.metadata.generation));
-                (
-                    Change::Done((reason, format!("{verb} DaemonSet {object}"))),
-                    Some(applied),
-                )
+                (Change::Done((reason, format!("{verb} DaemonSet {object}"))), Some(applied))
             }
             Err(error) => (self.fail(what, &error, wanted), None),
         }
@@ -117,10 +95,7 @@ impl DaemonSetWriter {
         if let Some(change) = self.waiting(None) {
             return change;
         }
-        let only = Preconditions {
-            uid: live.uid(),
-            resource_version: None,
-        };
+        let only = Preconditions { uid: live.uid(), resource_version: None };
         let params = DeleteParams::background().preconditions(only);
         match self.api.delete(self.component.operand, &params).await {
             Ok(_) => info!(daemonSet = object(live), "Deleted DaemonSet"),
@@ -148,19 +123,11 @@ impl DaemonSetWriter {
     fn fail(&mut self, what: Option<String>, error: &kube::Error, daemon_set: &DaemonSet) -> Change {
         let refused = refusal(error);
         if self.failure.as_ref().is_none_or(|known| known.refused != refused) {
-            warn!(
-                daemonSet = object(daemon_set),
-                err = chain(error),
-                "Could not write DaemonSet; trying again"
-            );
+            warn!(daemonSet = object(daemon_set), err = chain(error), "Could not write DaemonSet; trying again");
         }
         self.metrics.applied(false);
         let retry_at = Instant::now() + self.backoff.fail(rand::random());
-        self.failure = Some(Failure {
-            what,
-            retry_at,
-            refused: refused.clone(),
-        });
+        self.failure = Some(Failure { what, retry_at, refused: refused.clone() });
         refused.map_or(Change::Unanswered, Change::Refused)
     }
 }
@@ -181,9 +148,5 @@ fn mark(daemon_set: &DaemonSet) -> Option<String> {
 }
 
 fn object(daemon_set: &DaemonSet) -> String {
-    format!(
-        "{}/{}",
-        daemon_set.namespace().unwrap_or_default(),
-        daemon_set.name_any()
-    )
+    format!("{}/{}", daemon_set.namespace().unwrap_or_default(), daemon_set.name_any())
 }

@@ -34,12 +34,7 @@ pub(super) struct Inspection {
 
 impl Inspection {
     pub(super) fn new(pods: Api<Pod>, component: &'static Component) -> Self {
-        Self {
-            pods,
-            component,
-            due: None,
-            troubles: vec![],
-        }
+        Self { pods, component, due: None, troubles: vec![] }
     }
 
     /// When to look again, if there is something to look for.
@@ -61,10 +56,7 @@ impl Inspection {
         }
         match self.look().await {
             Ok(troubles) => self.troubles = troubles,
-            Err(error) => warn!(
-                err = chain(&error),
-                "Could not look at pods; is the right to list them missing?"
-            ),
+            Err(error) => warn!(err = chain(&error), "Could not look at pods; is the right to list them missing?"),
         }
         self.due = Some(Instant::now() + LOOK_EVERY);
         observe(live, &self.troubles)
@@ -72,16 +64,8 @@ impl Inspection {
 
     /// Pods that do not even run are found by the server; the others page by page, and only so many.
     async fn look(&self) -> Result<Vec<PodTrouble>, kube::Error> {
-        let own = ListParams::default()
-            .labels(&format!("name={}", self.component.operand))
-            .limit(PAGE);
-        let mut found = troubles(
-            &self
-                .pods
-                .list(&own.clone().fields("status.phase!=Running"))
-                .await?
-                .items,
-        );
+        let own = ListParams::default().labels(&format!("name={}", self.component.operand)).limit(PAGE);
+        let mut found = troubles(&self.pods.list(&own.clone().fields("status.phase!=Running")).await?.items);
         let mut page = own.fields("status.phase=Running");
         let mut seen = 0;
         while found.len() < ENOUGH && seen < LOOK_AT {

@@ -3,16 +3,10 @@ use crate::view::WorkloadLabel;
 
 const HOLD_DOWN: Duration = Duration::from_mins(10);
 const MODES: Policy = Policy::Modes { default: None };
-const DEFAULT: Policy = Policy::Modes {
-    default: Some(Workload::Container),
-};
+const DEFAULT: Policy = Policy::Modes { default: Some(Workload::Container) };
 
 fn view(version: u64, workload: WorkloadLabel) -> NodeView {
-    NodeView {
-        version,
-        workload,
-        ..NodeView::default()
-    }
+    NodeView { version, workload, ..NodeView::default() }
 }
 
 fn container(version: u64) -> NodeView {
@@ -22,11 +16,7 @@ fn container(version: u64) -> NodeView {
 /// The node as the API server answers after our patch.
 fn labelled(version: u64, node: &NodeView) -> NodeView {
     let decision = decide(node, MODES, None, HOLD_DOWN);
-    NodeView {
-        version,
-        deploy: decision.deploy,
-        ..node.clone()
-    }
+    NodeView { version, deploy: decision.deploy, ..node.clone() }
 }
 
 fn index(policy: Policy, nodes: &[(&str, NodeView)], now: Instant) -> Index {
@@ -104,10 +94,7 @@ fn failures_are_tried_again_later_and_later_and_are_told() {
         now += Duration::from_secs(wait);
     }
     let assignments = index.assignments(now);
-    assert_eq!(
-        (assignments.pending, assignments.trouble.as_deref()),
-        (1, Some("node a: no"))
-    );
+    assert_eq!((assignments.pending, assignments.trouble.as_deref()), (1, Some("node a: no")));
 }
 
 #[test]
@@ -136,37 +123,14 @@ fn a_new_list_forgets_nodes_that_are_gone() {
 #[test]
 fn lost_discovery_is_acted_on_when_its_time_has_come() {
     let now = Instant::now();
-    let npu = NodeView {
-        has_npu: true,
-        ..view(1, WorkloadLabel::Absent)
-    };
+    let npu = NodeView { has_npu: true, ..view(1, WorkloadLabel::Absent) };
     let mut index = index(DEFAULT, &[("a", npu.clone())], now);
     assert_eq!(work(&mut index, now), ["a"]);
-    let assigned = NodeView {
-        deploy: decide(&npu, DEFAULT, None, HOLD_DOWN).deploy,
-        ..npu
-    };
-    index.finish(
-        "a",
-        WorkResult::Done(NodeView {
-            version: 2,
-            ..assigned.clone()
-        }),
-        now,
-    );
-    let lost = NodeView {
-        has_npu: false,
-        ..assigned.clone()
-    };
+    let assigned = NodeView { deploy: decide(&npu, DEFAULT, None, HOLD_DOWN).deploy, ..npu };
+    index.finish("a", WorkResult::Done(NodeView { version: 2, ..assigned.clone() }), now);
+    let lost = NodeView { has_npu: false, ..assigned.clone() };
 
-    index.apply(
-        "a",
-        NodeView {
-            version: 3,
-            ..lost.clone()
-        },
-        now,
-    );
+    index.apply("a", NodeView { version: 3, ..lost.clone() }, now);
     assert_eq!(work(&mut index, now + HOLD_DOWN / 2), Vec::<String>::new());
     // Back in time: the clock starts anew with the next loss.
     index.apply("a", NodeView { version: 4, ..assigned }, now + HOLD_DOWN / 2);
@@ -180,18 +144,12 @@ fn changes_are_fresh_for_a_while_but_not_what_was_there_before_us() {
     let now = Instant::now();
     let settled = labelled(1, &container(1));
     let mut index = index(MODES, &[("a", settled.clone())], now);
-    assert!(
-        !index.assignments(now).fresh,
-        "a restart finds a settled cluster settled"
-    );
+    assert!(!index.assignments(now).fresh, "a restart finds a settled cluster settled");
     index.apply("b", settled, now);
     assert!(index.assignments(now).fresh);
     assert!(!index.assignments(now + FRESH).fresh);
     index.remove("b", now + FRESH);
-    assert!(
-        index.assignments(now + FRESH).fresh,
-        "pods of a node that left must leave, too"
-    );
+    assert!(index.assignments(now + FRESH).fresh, "pods of a node that left must leave, too");
 }
 
 #[test]

@@ -5,9 +5,7 @@ const HOLD_DOWN: Duration = Duration::from_mins(10);
 const CONTAINER: &[&str] = &["device-plugin", "driver", "metric-exporter", "npu-feature-discovery"];
 const VM: &[&str] = &["npu-feature-discovery", "vfio-manager"];
 const NO_DEFAULT: Policy = Policy::Modes { default: None };
-const DEFAULT_VM: Policy = Policy::Modes {
-    default: Some(Workload::VmPassthrough),
-};
+const DEFAULT_VM: Policy = Policy::Modes { default: Some(Workload::VmPassthrough) };
 
 /// A node from words: `container`, `npu`, `skip`, `driver` (a deploy label of ours), `driver!` (somebody else's `true`),
 /// `driver=false`; `mode=X` is a workload label.
@@ -55,10 +53,7 @@ fn deployed(words: &str, policy: Policy) -> Vec<&'static str> {
 
 fn names(decision: &Decision) -> Vec<&'static str> {
     let labels = COMPONENTS.iter().zip(decision.deploy);
-    let mut names: Vec<_> = labels
-        .filter(|(_, label)| label.is_set())
-        .map(|(component, _)| component.name)
-        .collect();
+    let mut names: Vec<_> = labels.filter(|(_, label)| label.is_set()).map(|(component, _)| component.name).collect();
     names.sort_unstable();
     names
 }
@@ -66,23 +61,13 @@ fn names(decision: &Decision) -> Vec<&'static str> {
 #[test]
 fn the_table() {
     let all = "driver device-plugin metric-exporter npu-feature-discovery";
-    let unchanged = |words: &str| {
-        names(&Decision {
-            deploy: node(words).deploy,
-            ..Decision::default()
-        })
-    };
+    let unchanged = |words: &str| names(&Decision { deploy: node(words).deploy, ..Decision::default() });
     let cases: &[(&str, Policy, Vec<&str>, &str)] = &[
         ("container", NO_DEFAULT, CONTAINER.to_vec(), "a mode needs no discovery"),
         ("vm-passthrough npu", NO_DEFAULT, VM.to_vec(), "the other mode"),
         ("npu", NO_DEFAULT, vec![], "no mode, no default: left alone"),
         ("npu", DEFAULT_VM, VM.to_vec(), "the default mode"),
-        (
-            "container npu",
-            DEFAULT_VM,
-            CONTAINER.to_vec(),
-            "the node's own mode wins over the default",
-        ),
+        ("container npu", DEFAULT_VM, CONTAINER.to_vec(), "the node's own mode wins over the default"),
         ("", DEFAULT_VM, vec![], "the default is for nodes with NPUs only"),
         (
             &format!("vm-passthrough {all}"),
@@ -91,55 +76,15 @@ fn the_table() {
             "a mode switch removes what the mode does not need",
         ),
         ("vm-passthrough driver!", NO_DEFAULT, VM.to_vec(), "whoever wrote it"),
-        (
-            "mode=contianer driver npu",
-            DEFAULT_VM,
-            vec!["driver"],
-            "a typo changes nothing",
-        ),
+        ("mode=contianer driver npu", DEFAULT_VM, vec!["driver"], "a typo changes nothing"),
         ("mode= npu", DEFAULT_VM, vec![], "an empty value is a typo"),
-        (
-            &format!("npu {all}"),
-            NO_DEFAULT,
-            vec![],
-            "a mode that was taken away takes our labels along",
-        ),
-        (
-            "npu driver!",
-            NO_DEFAULT,
-            vec!["driver"],
-            "without a mode, labels of others stay",
-        ),
-        (
-            &format!("container {all}"),
-            Policy::Nothing,
-            vec![],
-            "no config: none of our labels",
-        ),
-        (
-            "container driver! device-plugin",
-            Policy::Nothing,
-            vec!["driver"],
-            "no config: labels of others stay",
-        ),
-        (
-            "container driver",
-            Policy::Frozen,
-            vec!["driver"],
-            "an unreadable config changes nothing",
-        ),
-        (
-            "container skip driver",
-            NO_DEFAULT,
-            vec!["driver"],
-            "a skipped node stays as it is",
-        ),
-        (
-            "vm-passthrough skip driver",
-            Policy::Nothing,
-            vec!["driver"],
-            "even without a config",
-        ),
+        (&format!("npu {all}"), NO_DEFAULT, vec![], "a mode that was taken away takes our labels along"),
+        ("npu driver!", NO_DEFAULT, vec!["driver"], "without a mode, labels of others stay"),
+        (&format!("container {all}"), Policy::Nothing, vec![], "no config: none of our labels"),
+        ("container driver! device-plugin", Policy::Nothing, vec!["driver"], "no config: labels of others stay"),
+        ("container driver", Policy::Frozen, vec!["driver"], "an unreadable config changes nothing"),
+        ("container skip driver", NO_DEFAULT, vec!["driver"], "a skipped node stays as it is"),
+        ("vm-passthrough skip driver", Policy::Nothing, vec!["driver"], "even without a config"),
     ];
     for (words, policy, expected, why) in cases {
         assert_eq!(deployed(words, *policy), *expected, "{why}: {words:?} under {policy:?}");
@@ -150,17 +95,11 @@ fn the_table() {
 #[test]
 fn foreign_values_are_neither_overwritten_nor_removed() {
     for policy in [NO_DEFAULT, Policy::Nothing] {
-        for words in [
-            "container driver=false",
-            "vm-passthrough driver=paused-for-driver-upgrade",
-            "container driver=",
-        ] {
+        for words in ["container driver=false", "vm-passthrough driver=paused-for-driver-upgrade", "container driver="]
+        {
             let node = node(words);
             let decision = decide(&node, policy, None, HOLD_DOWN);
-            assert!(
-                decision.changes(&node).all(|(label, _)| !label.ends_with(".driver")),
-                "{words}"
-            );
+            assert!(decision.changes(&node).all(|(label, _)| !label.ends_with(".driver")), "{words}");
         }
     }
     assert_eq!(
@@ -185,11 +124,7 @@ fn lost_discovery_takes_effect_only_after_the_hold_down() {
 #[test]
 fn the_patch_is_the_difference_and_for_what_was_looked_at() {
     let patch = |words| {
-        let node = NodeView {
-            uid: "u".into(),
-            version: 7,
-            ..node(words)
-        };
+        let node = NodeView { uid: "u".into(), version: 7, ..node(words) };
         decide(&node, NO_DEFAULT, None, HOLD_DOWN).patch(&node)
     };
     assert_eq!(
@@ -223,8 +158,5 @@ fn every_node_stands_somewhere() {
     assert_eq!(standing("mode=x npu", NO_DEFAULT), Standing::InvalidMode);
     assert_eq!(standing("skip container", NO_DEFAULT), Standing::Skipped);
     assert_eq!(standing("", NO_DEFAULT), Standing::Unrelated);
-    assert_eq!(
-        standing("npu-feature-discovery vfio-manager", DEFAULT_VM),
-        Standing::InMode(Workload::VmPassthrough)
-    );
+    assert_eq!(standing("npu-feature-discovery vfio-manager", DEFAULT_VM), Standing::InMode(Workload::VmPassthrough));
 }

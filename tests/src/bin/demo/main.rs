@@ -1,1 +1,74 @@
-fn main() {}
+//! The demo: everything at work in a minute.
+
+mod screen;
+mod snapshot;
+mod stage;
+mod story;
+mod view;
+
+use clap::Parser;
+use testbed::say;
+
+use crate::screen::Screen;
+use crate::stage::Stage;
+
+/// Shows the operator at work: a real control plane with simulated NPU nodes, the six controllers with their own rights,
+/// and what each node runs, while modes and settings change
+#[derive(Parser)]
+struct Options {
+    /// How many nodes with NPUs to create: half of them for pods, a third for virtual machines, the rest without a mode
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(3..=5000))]
+    nodes: u32,
+
+    /// End when everything has been shown, instead of waiting for Ctrl-C
+    #[arg(long)]
+    exit: bool,
+
+    /// Use the cluster of the current kubeconfig context instead of a control plane of its own. Creates simulated nodes
+    /// and an AcceleratorConfig there, and removes them at the end
+    #[arg(long)]
+    use_current_context: bool,
+
+    /// With --use-current-context: install what is missing (CRD, namespaces, service accounts and roles), and remove it at
+    /// the end
+    #[arg(long, requires = "use_current_context")]
+    install: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let nodes = usize::try_from(options.nodes)?;
+    let mut screen = Screen::new();
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+
+    let opening = async {
+        if options.use_current_context { Stage::theirs(options.install).await } else { Stage::own(nodes).await }
+    };
+    let mut stage = tokio::select! {
+        stage = opening => stage?,
+        _ = &mut interrupt => {
+            say("Interrupted.");
+            return Ok(());
+        }
+    };
+    let told = tokio::select! {
+        told = story::tell(&mut stage, &mut screen, nodes) => told,
+        _ = &mut interrupt => {
+            screen.keep();
+            say("Interrupted.");
+            return stage.close().await;
+        }
+    };
+    screen.keep();
+    if told.is_ok() && !options.exit {
+        say(format!(
+            "\nLook around:\n  export KUBECONFIG={}\n  kubectl get ac,nodes,daemonsets,pods -A\nCtrl-C ends it.",
+            stage.access.kubeconfig.display()
+        ));
+        interrupt.await?;
+    }
+    let closed = stage.close().await;
+    told.and(closed)
+}

@@ -1,0 +1,114 @@
+//! Where the demo is shown: redrawn in place on a terminal, a line per change elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+use crate::snapshot::Snapshot;
+use crate::view::{self, Paint};
+
+/// The output.
+pub struct Screen {
+    is_terminal: bool,
+    paint: Paint,
+    begun: Instant,
+    /// Lines of the picture that the next one replaces.
+    drawn: usize,
+    last: Option<Snapshot>,
+}
+
+impl Screen {
+    /// Standard output, as it is.
+    pub fn new() -> Self {
+        let is_terminal = std::io::stdout().is_terminal();
+        let paint = Paint(is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+        Self { is_terminal, paint, begun: Instant::now(), drawn: 0, last: None }
+    }
+
+    /// A new act begins.
+    pub fn act(&mut self, title: &str) {
+        self.keep();
+        self.begun = Instant::now();
+        self.print(&[String::new(), self.paint.bold(title)]);
+    }
+
+    /// The cluster as it is now.
+    pub fn show(&mut self, snapshot: &Snapshot) {
+        if self.is_terminal {
+            self.erase();
+            let lines = view::lines(snapshot, self.paint);
+            self.print(&lines);
+            self.drawn = lines.len();
+        } else if self.last.as_ref() != Some(snapshot) {
+            self.print(&[format!("[{:5.1} s] {}", self.begun.elapsed().as_secs_f32(), view::line(snapshot))]);
+        }
+        self.last = Some(snapshot.clone());
+    }
+
+    /// Leaves the last picture where it is; draws it where only lines were shown.
+    pub fn keep(&mut self) {
+        if let Some(snapshot) = self.last.take()
+            && !self.is_terminal
+        {
+            self.print(&view::lines(&snapshot, self.paint));
+        }
+        self.drawn = 0;
+    }
+
+    /// Something to say below the picture.
+    pub fn say(&mut self, line: &str) {
+        self.keep();
+        self.print(&[line.to_owned()]);
+    }
+
+    fn erase(&self) {
+        if self.drawn > 0 {
+            // Up, and everything below away.
+            write(&format!("\x1b[{}F\x1b[J", self.drawn));
+        }
+    }
+
+    fn print(&self, lines: &[String]) {
+        let width = self.is_terminal.then(terminal_width).flatten();
+        let text: String = lines.iter().map(|line| clip(line, width) + "\n").collect();
+        write(&text);
+    }
+}
+
+fn write(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Whoever stopped reading does not want to be told.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+/// A line that does not wrap, or redrawing would miscount. Escape sequences take no room.
+fn clip(line: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return line.to_owned() };
+    let (mut out, mut room, mut escape) = (String::new(), width, false);
+    for character in line.chars() {
+        escape |= character == '\x1b';
+        if escape {
+            escape = character != 'm';
+            out.push(character);
+        } else if room > 0 {
+            room -= 1;
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_take_no_room_and_are_never_cut() {
+        assert_eq!(clip("\x1b[1mabcdef\x1b[0m", Some(3)), "\x1b[1mabc\x1b[0m");
+        assert_eq!(clip("abc", None), "abc");
+    }
+}

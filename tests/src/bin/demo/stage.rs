@@ -1,0 +1,172 @@
+//! Where the demo plays: on a control plane of its own, or in the cluster of whoever watches.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Taint};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::Value;
+use testbed::access::client_for;
+use testbed::controller::NAMESPACE;
+use testbed::repository::programs;
+use testbed::{
+    Access, Cluster, ControlPlane, Controller, Folder, PLAYED, Process, Profile, Wait, eventually, install, nodes, say,
+    start_kwok,
+};
+
+/// From this many nodes on, leases would be most of the traffic.
+const MANY: usize = 200;
+
+/// A cluster to play in.
+pub struct Stage {
+    /// How to reach it.
+    pub access: Access,
+    controllers: Vec<Controller>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Ends when dropped.
+    Own { _cluster: Cluster },
+    /// Must be left as it was found.
+    Theirs { installed: Vec<Value>, _kwok: Process, _folder: Folder },
+}
+
+impl Stage {
+    /// Starts a control plane, installs the operator and starts its controllers.
+    pub async fn own(nodes: usize) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let profile = if nodes > MANY { Profile::Scale } else { Profile::Functional };
+        let control_plane = tokio::task::spawn_blocking(move || ControlPlane::start(profile)).await??;
+        let cluster = Cluster::connect(control_plane).await?;
+        say(format!("Control plane is up ({:.1} s).", begun.elapsed().as_secs_f32()));
+        cluster.install().await?;
+        say("Installed deploy/overlays/default.");
+        let controllers = cluster.start_all().await;
+        say(format!("Started {} controllers, each with the token of its own service account.", controllers.len()));
+        Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: cluster } })
+    }
+
+    /// Uses the cluster of the current context. Installs nothing unless told to.
+    pub async fn theirs(may_install: bool) -> anyhow::Result<Self> {
+        let (access, folder) = current_context().await?;
+        let missing = missing(&access)?;
+        ensure!(
+            missing.is_empty() || may_install,
+            "this cluster lacks {} of the objects in deploy/overlays/default, such as {} {}; install the operator, or let \
+             the demo do it for as long as it runs: --install",
+            missing.len(),
+            missing[0]["kind"].as_str().unwrap_or_default(),
+            missing[0]["metadata"]["name"].as_str().unwrap_or_default()
+        );
+        if !missing.is_empty() {
+            access.install().await?;
+            say(format!("Installed {} objects of deploy/overlays/default.", missing.len()));
+        }
+        let configs = access.configs().await;
+        ensure!(
+            configs.is_empty(),
+            "this cluster has the AcceleratorConfig {}, which the demo must not disturb; use another cluster",
+            configs[0].name_any()
+        );
+        let kwok = start_kwok(&access.kubeconfig, folder.path())?;
+        let mut controllers = vec![];
+        for program in programs() {
+            if !is_deployed(&access, program).await {
+                controllers.push(access.start(program).await);
+            }
+        }
+        say(format!("Started {} controllers; the others run in the cluster.", controllers.len()));
+        Ok(Self { access, controllers, kind: Kind::Theirs { installed: missing, _kwok: kwok, _folder: folder } })
+    }
+
+    /// Names of the nodes that it creates.
+    pub fn node(&self, number: usize) -> String {
+        match self.kind {
+            Kind::Own { .. } => format!("npu-{number}"),
+            Kind::Theirs { .. } => format!("accelerator-demo-npu-{number}"),
+        }
+    }
+
+    /// Creates nodes with NPUs and no mode.
+    pub async fn create_nodes(&self, count: usize) -> anyhow::Result<()> {
+        let names: Vec<_> = (1..=count).map(|number| self.node(number)).collect();
+        let labels = nodes::npu_labels();
+        nodes::create_with(&self.access.client, names, &labels, |node| self.mark(node)).await
+    }
+
+    /// In somebody's cluster, a node that does not exist must not attract anybody's pods but ours.
+    fn mark(&self, node: &mut Node) {
+        if let Kind::Theirs { .. } = self.kind {
+            node.annotations_mut().insert(PLAYED.0.into(), PLAYED.1.into());
+            let taint = Taint { key: "rebellions.ai/npu".into(), effect: "NoSchedule".into(), ..Taint::default() };
+            node.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);
+        }
+    }
+
+    /// Leaves everything as it was found.
+    pub async fn close(self) -> anyhow::Result<()> {
+        let Kind::Theirs { installed, .. } = &self.kind else {
+            drop(self);
+            say("Everything has ended; nothing is left.");
+            return Ok(());
+        };
+        say("Removing what the demo made ...");
+        let access = &self.access;
+        let _ = access.unconfigure(crate::story::CONFIG).await;
+        eventually("the operands to go", async || Wait::until(access.operands().await, Vec::is_empty)).await;
+        eventually("the pods to go", async || Wait::until(access.pods().await.len(), |pods| *pods == 0)).await;
+        let ours = ListParams::default();
+        let all = access.all::<Node>();
+        for node in all.list_metadata(&ours).await?.items {
+            if node.name_any().starts_with("accelerator-demo-") {
+                all.delete(&node.name_any(), &DeleteParams::default()).await?;
+            }
+        }
+        drop(self.controllers);
+        if !installed.is_empty() {
+            install::delete(&access.kubeconfig, installed)?;
+        }
+        say("Removed everything that the demo made.");
+        Ok(())
+    }
+}
+
+/// The cluster of the current context, with its kubeconfig reduced to that.
+async fn current_context() -> anyhow::Result<(Access, Folder)> {
+    let folder = Folder::new()?;
+    let reduced =
+        install::current_kubeconfig().context("there is no current context; see kubectl config get-contexts")?;
+    let kubeconfig = folder.path().join("admin.kubeconfig");
+    std::fs::write(&kubeconfig, reduced.to_string())?;
+    std::fs::set_permissions(&kubeconfig, std::fs::Permissions::from_mode(0o600))?;
+    let context = reduced["current-context"].as_str().unwrap_or_default();
+    say(format!(
+        "Using the context {context}: simulated nodes accelerator-demo-… and an AcceleratorConfig will be made there."
+    ));
+    let access = Access {
+        client: client_for(&kubeconfig).await?,
+        entry: reduced["clusters"][0]["cluster"].clone(),
+        folder: folder.path().into(),
+        kubeconfig,
+    };
+    Ok((access, folder))
+}
+
+/// What of `deploy/overlays/default` is not there. The Deployments do not matter: what they run can run here.
+fn missing(access: &Access) -> anyhow::Result<Vec<Value>> {
+    let mut objects = install::render("overlays/default")?;
+    objects.retain(|object| !install::is_deployment(object));
+    let present = install::present(&access.kubeconfig, &objects)?;
+    objects.retain(|object| !present.contains(&install::identity(object)));
+    Ok(objects)
+}
+
+async fn is_deployed(access: &Access, program: &str) -> bool {
+    let deployment = access.namespaced::<Deployment>(NAMESPACE).get_opt(program).await.ok().flatten();
+    let ready = deployment.and_then(|deployment| deployment.status?.ready_replicas).unwrap_or(0);
+    ready > 0
+}

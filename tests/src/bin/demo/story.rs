@@ -1,0 +1,96 @@
+//! What the demo shows, act by act.
+
+use std::time::{Duration, Instant};
+
+use accelerator_api::contract::{METRIC_EXPORTER, Workload};
+use anyhow::bail;
+use serde_json::json;
+use testbed::repository::root;
+use testbed::{Access, nodes};
+
+use crate::screen::Screen;
+use crate::snapshot::Snapshot;
+use crate::stage::Stage;
+
+/// Name of the sample AcceleratorConfig.
+pub const CONFIG: &str = "default";
+
+/// How long an act may take. Thousands of nodes take a minute.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Tells the story.
+pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyhow::Result<()> {
+    let (container, vm) = (count / 2, count / 3);
+    let sample = root().join("deploy/samples/acceleratorconfig.yaml");
+
+    screen
+        .act(&format!("1. {count} nodes with NPUs appear, and an admin applies deploy/samples/acceleratorconfig.yaml"));
+    stage.create_nodes(count).await?;
+    stage.access.kubectl(&["apply", "-f", &sample.display().to_string()])?;
+    let unlabelled = as_i64(count);
+    follow(&stage.access, screen, count, |seen| seen.is_ready() && seen.counts().without_mode == unlabelled).await?;
+    screen.say("   Nothing runs anywhere: no node has said what its NPUs are for.");
+
+    screen.act(&format!("2. The admin labels {container} nodes container and {vm} vm-passthrough"));
+    let begun = Instant::now();
+    label(stage, 1..=container, Workload::Container).await?;
+    label(stage, container + 1..=container + vm, Workload::VmPassthrough).await?;
+    let (pods, machines) = (as_i64(container), as_i64(vm));
+    follow(&stage.access, screen, count, |seen| {
+        seen.is_ready() && seen.counts().container == pods && seen.counts().vm_passthrough == machines
+    })
+    .await?;
+    screen
+        .say(&format!("   Every node runs exactly what its mode needs, after {:.1} s.", begun.elapsed().as_secs_f32()));
+
+    let switched = stage.node(1);
+    screen.act(&format!("3. One node changes sides: {switched} becomes vm-passthrough"));
+    stage.access.set_mode(&switched, Some(Workload::VmPassthrough.as_str())).await?;
+    follow(&stage.access, screen, count, |seen| {
+        seen.is_ready() && seen.counts().container == pods - 1 && seen.counts().vm_passthrough == machines + 1
+    })
+    .await?;
+
+    screen.act("4. The admin disables the metric exporter");
+    let patch = json!({"spec": {"providers": {"rebellions": {"metricExporter": {"enabled": false}}}}}).to_string();
+    stage.access.kubectl(&["patch", "ac", CONFIG, "--type=merge", "-p", &patch])?;
+    follow(&stage.access, screen, count, |seen| {
+        let condition = seen.status.condition(METRIC_EXPORTER.condition_type);
+        let is_gone = seen.rows.iter().all(|row| !matches!(row.cells[2], crate::snapshot::Cell::Ready));
+        seen.is_ready() && is_gone && condition.is_some_and(|condition| condition.reason == "Disabled")
+    })
+    .await?;
+    screen.say("");
+    screen.say(&stage.access.kubectl(&["get", "ac", CONFIG, "-o", "wide"])?);
+    Ok(())
+}
+
+async fn label(stage: &Stage, numbers: std::ops::RangeInclusive<usize>, mode: Workload) -> anyhow::Result<()> {
+    let names: Vec<_> = numbers.map(|number| stage.node(number)).collect();
+    nodes::set_modes(&stage.access.client, &names, mode.as_str()).await
+}
+
+/// Shows the cluster until it is as wanted.
+async fn follow(
+    access: &Access,
+    screen: &mut Screen,
+    nodes: usize,
+    done: impl Fn(&Snapshot) -> bool,
+) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let snapshot = Snapshot::take(access, CONFIG, nodes).await?;
+        screen.show(&snapshot);
+        if done(&snapshot) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("this took more than {} s; logs are in {}", PATIENCE.as_secs(), access.folder.display());
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+fn as_i64(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
