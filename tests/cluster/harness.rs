@@ -16,9 +16,7 @@ fn runs(pid: u32) -> bool {
 
 /// Starts a control plane in a process of its own, ends that with this signal, and sees what is left.
 fn nothing_is_left_after(signal: Signal) -> anyhow::Result<()> {
-    let executable = std::env::current_exe()?;
-    let profile = executable.parent().and_then(Path::parent).expect("a test is in PROFILE/deps");
-    let mut child = Command::new(profile.join("control-plane")).stderr(Stdio::piped()).spawn()?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_control-plane")).stderr(Stdio::piped()).spawn()?;
     let mut folder = None;
     let mut pids = vec![];
     for line in BufReader::new(child.stderr.take().expect("piped")).lines() {

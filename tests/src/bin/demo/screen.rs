@@ -55,9 +55,9 @@ impl Screen {
     }
 
     /// Something to say below the picture.
-    pub fn say(&mut self, line: &str) {
+    pub fn say(&mut self, text: &str) {
         self.keep();
-        self.print(&[line.to_owned()]);
+        self.print(&text.lines().map(str::to_owned).collect::<Vec<_>>());
     }
 
     fn erase(&self) {

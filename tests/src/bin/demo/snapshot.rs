@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use accelerator_api::contract::{COMPONENTS, WORKLOAD_CONFIG_LABEL};
-use accelerator_api::{AcceleratorConfigStatus, NodeCounts};
+use accelerator_api::{AcceleratorConfigStatus, NodeCounts, Reason};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -12,7 +12,7 @@ use testbed::access::OPERANDS;
 use testbed::nodes::npu_labels;
 
 /// Above this many nodes, modes are shown instead of nodes.
-const FEW: usize = 12;
+pub const FEW: usize = 12;
 
 /// One component on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Cell {
     Ready,
     /// Not assigned any more, but still there.
     Leaving,
+    /// Assigned, but the component is disabled.
+    Disabled,
 }
 
 /// A node.
@@ -56,8 +58,15 @@ impl Snapshot {
     pub async fn take(access: &Access, config: &str, nodes: usize) -> anyhow::Result<Self> {
         let all = access.configs().await;
         let found = all.into_iter().find(|one| one.name_any() == config);
-        let rows = if nodes <= FEW { rows(access).await? } else { vec![] };
+        let mut rows = if nodes <= FEW { rows(access).await? } else { vec![] };
         let Some(config) = found else { return Ok(Self { rows, ..Self::default() }) };
+        for (index, component) in COMPONENTS.iter().enumerate() {
+            let condition = config.status.condition(component.condition_type);
+            if condition.is_some_and(|condition| condition.reason == Reason::Disabled.as_str()) {
+                let idle = rows.iter_mut().map(|row| &mut row.cells[index]).filter(|cell| **cell == Cell::Assigned);
+                idle.for_each(|cell| *cell = Cell::Disabled);
+            }
+        }
         let generation = config.metadata.generation;
         let conditions = &config.status.conditions;
         let is_current = conditions.iter().all(|condition| condition.observed_generation == generation);

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use accelerator_api::contract::{METRIC_EXPORTER, Workload};
 use anyhow::bail;
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::repository::root;
-use testbed::{Access, nodes};
+use testbed::{Access, install, nodes};
 
 use crate::screen::Screen;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Cell, FEW, Snapshot};
 use crate::stage::Stage;
 
 /// Name of the sample AcceleratorConfig.
@@ -21,12 +21,10 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// Tells the story.
 pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyhow::Result<()> {
     let (container, vm) = (count / 2, count / 3);
-    let sample = root().join("deploy/samples/acceleratorconfig.yaml");
-
     screen
         .act(&format!("1. {count} nodes with NPUs appear, and an admin applies deploy/samples/acceleratorconfig.yaml"));
     stage.create_nodes(count).await?;
-    stage.access.kubectl(&["apply", "-f", &sample.display().to_string()])?;
+    install::kubectl(&stage.access.kubeconfig, &["apply", "-f", "-"], sample(count)?.to_string().as_bytes())?;
     let unlabelled = as_i64(count);
     follow(&stage.access, screen, count, |seen| seen.is_ready() && seen.counts().without_mode == unlabelled).await?;
     screen.say("   Nothing runs anywhere: no node has said what its NPUs are for.");
@@ -56,13 +54,23 @@ pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyho
     stage.access.kubectl(&["patch", "ac", CONFIG, "--type=merge", "-p", &patch])?;
     follow(&stage.access, screen, count, |seen| {
         let condition = seen.status.condition(METRIC_EXPORTER.condition_type);
-        let is_gone = seen.rows.iter().all(|row| !matches!(row.cells[2], crate::snapshot::Cell::Ready));
+        let is_gone = seen.rows.iter().all(|row| !matches!(row.cells[2], Cell::Ready));
         seen.is_ready() && is_gone && condition.is_some_and(|condition| condition.reason == "Disabled")
     })
     .await?;
     screen.say("");
     screen.say(&stage.access.kubectl(&["get", "ac", CONFIG, "-o", "wide"])?);
     Ok(())
+}
+
+/// The sample; where there is time to watch, pods take as long to become ready as quick ones do elsewhere.
+fn sample(nodes: usize) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(root().join("deploy/samples/acceleratorconfig.yaml"))?;
+    let mut sample: Value = serde_saphyr::from_str(&text)?;
+    if nodes <= FEW {
+        sample["spec"]["providers"]["rebellions"]["daemonsets"] = json!({"annotations": {"sim.test/ready": "1500ms"}});
+    }
+    Ok(sample)
 }
 
 async fn label(stage: &Stage, numbers: std::ops::RangeInclusive<usize>, mode: Workload) -> anyhow::Result<()> {

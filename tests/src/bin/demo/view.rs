@@ -29,6 +29,7 @@ impl Paint {
             Cell::Starting => ("33", "starting"),
             Cell::Ready => ("32", "ready"),
             Cell::Leaving => ("35", "leaving"),
+            Cell::Disabled => ("2", "disabled"),
         };
         self.with(code, &format!("{mark:width$}"))
     }
