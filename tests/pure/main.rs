@@ -1,1 +1,13 @@
-//! Pure.
+//! What can be known without a cluster: the goldens, and that everything in the repository fits together.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
+
+mod files;
+mod generated;
+mod goldens;
+mod layers;
+mod manifests;
+mod planning;
+mod reporting;
+mod trees;
+mod words;

@@ -26,6 +26,12 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
+/// The file in `deploy/crds`.
+pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    let yaml = serde_saphyr::to_string(&crd())?;
+    Ok(format!("# Generated from crates/accelerator-api by `just generate`. Do not edit.\n{yaml}"))
+}
+
 /// Adapts a schema and everything below it.
 fn adapt(schema: &mut JSONSchemaProps, may_be_null: bool) {
     schema.default = None;

@@ -19,7 +19,7 @@ pub use config::{
     AcceleratorConfig, AcceleratorConfigSpec, ComponentSpec, DaemonSets, EnvVar, Providers, Rebellions, UpdateStrategy,
     WorkloadDefaults,
 };
-pub use crd::crd;
+pub use crd::{crd, crd_yaml};
 pub use image::Image;
 pub use observed::ObservedConfig;
 pub use quantity::Quantity;

@@ -141,6 +141,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: &[Self] = &[
+        Self::Disabled,
+        Self::NoNodesSelected,
+        Self::AwaitingObservation,
+        Self::RolloutInProgress,
+        Self::PodsNotReady,
+        Self::Ready,
+        Self::ApplyFailed,
+        Self::NameTaken,
+        Self::CrdTooOld,
+        Self::Active,
+        Self::Superseded,
+        Self::Unreadable,
+        Self::AllComponentsReady,
+        Self::NoComponentsEnabled,
+        Self::ComponentsNotReady,
+        Self::ComponentNotReporting,
+        Self::NodesChanging,
+        Self::WorkloadConfigInvalid,
+    ];
+
     /// As written in conditions and events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,6 +1,8 @@
 //! Logs, by the conventions of Kubernetes' structured logging: a constant message, capital first, and fields in
 //! lowerCamelCase for what varies. A settled cluster is silent.
 
+use std::io::IsTerminal;
+
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,6 +19,7 @@ pub(crate) fn init(options: &Options) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&directives)
         .with_context(|| format!("could not read log level {directives:?}; use one like info, or info,kube=debug"))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     match options.effective_log_format() {
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,

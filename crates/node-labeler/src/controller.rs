@@ -14,7 +14,7 @@ use kube::runtime::watcher::{Config, Event};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::index::{Index, InvalidMode, Work, WorkResult};
 use crate::rules::Policy;
@@ -106,6 +106,7 @@ impl Labeler {
                     Err(error) => WorkResult::Failed(error.to_string()),
                 };
                 match &result {
+                    WorkResult::Done(_) => info!(node, labels = %patch["metadata"]["labels"], "Labelled node"),
                     WorkResult::Failed(why) if !failed => {
                         warn!(node, err = why, "Could not label node; trying again");
                     }

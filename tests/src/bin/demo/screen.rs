@@ -1,10 +1,13 @@
 //! Where the demo is shown: redrawn in place on a terminal, a line per change elsewhere.
 
 use std::io::{IsTerminal, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::snapshot::Snapshot;
 use crate::view::{self, Paint};
+
+/// Without a terminal: the least time between two lines of the same act.
+const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// The output.
 pub struct Screen {
@@ -14,6 +17,8 @@ pub struct Screen {
     /// Lines of the picture that the next one replaces.
     drawn: usize,
     last: Option<Snapshot>,
+    /// Without a terminal: when the last line was printed.
+    lined: Option<Instant>,
 }
 
 impl Screen {
@@ -21,13 +26,14 @@ impl Screen {
     pub fn new() -> Self {
         let is_terminal = std::io::stdout().is_terminal();
         let paint = Paint(is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
-        Self { is_terminal, paint, begun: Instant::now(), drawn: 0, last: None }
+        Self { is_terminal, paint, begun: Instant::now(), drawn: 0, last: None, lined: None }
     }
 
     /// A new act begins.
     pub fn act(&mut self, title: &str) {
         self.keep();
         self.begun = Instant::now();
+        self.lined = None;
         self.print(&[String::new(), self.paint.bold(title)]);
     }
 
@@ -38,7 +44,8 @@ impl Screen {
             let lines = view::lines(snapshot, self.paint);
             self.print(&lines);
             self.drawn = lines.len();
-        } else if self.last.as_ref() != Some(snapshot) {
+        } else if self.last.as_ref() != Some(snapshot) && self.lined.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            self.lined = Some(Instant::now());
             self.print(&[format!("[{:5.1} s] {}", self.begun.elapsed().as_secs_f32(), view::line(snapshot))]);
         }
         self.last = Some(snapshot.clone());

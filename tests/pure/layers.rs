@@ -1,0 +1,74 @@
+//! Dependencies point one way: api <- operand <- runtime <- binaries. What decides cannot reach a cluster.
+
+use std::process::Command;
+
+use serde::Deserialize;
+use testbed::repository::{operands, root};
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// None for what ships; `dev` and `build` otherwise.
+    kind: Option<String>,
+    features: Vec<String>,
+    /// Set for packages of this workspace.
+    path: Option<String>,
+}
+
+/// What ships with a package, directly.
+fn dependencies(package: &str) -> Vec<Dependency> {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: Metadata = serde_json::from_slice(&out.stdout).expect("cargo's metadata");
+    let found = metadata.packages.into_iter().find(|one| one.name == package).expect("a package of the workspace");
+    found.dependencies.into_iter().filter(|dependency| dependency.kind.is_none()).collect()
+}
+
+/// Packages of this workspace that one depends on directly.
+fn ours(package: &str) -> Vec<String> {
+    let ours = dependencies(package).into_iter().filter(|dependency| dependency.path.is_some());
+    let mut names: Vec<_> = ours.map(|dependency| dependency.name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_layer_knows_only_those_below() {
+    assert!(ours("accelerator-api").is_empty());
+    assert_eq!(ours("accelerator-operand"), ["accelerator-api"]);
+    assert_eq!(ours("accelerator-runtime"), ["accelerator-api", "accelerator-operand"]);
+    let all = ["accelerator-api", "accelerator-operand", "accelerator-runtime"];
+    assert_eq!(ours("node-labeler"), all);
+    for operand in operands() {
+        assert_eq!(ours(operand.component.controller), all);
+    }
+}
+
+/// Their only tie to kube are its derives and traits; every feature that could open a connection is off.
+#[test]
+fn what_decides_has_no_means_to_act() {
+    for package in ["accelerator-api", "accelerator-operand"] {
+        for dependency in dependencies(package) {
+            if dependency.name == "kube" {
+                assert_eq!(dependency.features, ["derive"], "{package}");
+            }
+            let means = ["tokio", "hyper", "hyper-util", "tower", "futures", "reqwest"];
+            assert!(!means.contains(&dependency.name.as_str()), "{package} depends on {}", dependency.name);
+        }
+    }
+}
