@@ -111,7 +111,7 @@ impl Labeler {
                         warn!(node, err = why, "Could not label node; trying again");
                     }
                     WorkResult::Gone | WorkResult::Conflict => failing.with(|failing| *failing = failed),
-                    _ => {}
+                    WorkResult::Failed(_) => {}
                 }
                 index.with(|index| index.finish(&node, result, Instant::now()));
                 drop(permit);
