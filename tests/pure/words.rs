@@ -1,6 +1,7 @@
 //! Each name of the contract is written once, in accelerator-api.
 
-use accelerator_api::contract::COMPONENTS;
+use accelerator_api::Reason;
+use accelerator_api::contract::{COMPONENTS, SKIP_LABEL, WORKLOAD_CONFIG_LABEL};
 use testbed::repository::root;
 
 use crate::files::{below, read};
@@ -36,6 +37,33 @@ fn no_shared_crate_names_a_component() {
                     assert!(!line.contains(&spelt), "{} knows the component {spelt}", path.display());
                 }
             }
+        }
+    }
+}
+
+/// An admin looks up what a condition says, and the label that a message names.
+#[test]
+fn concepts_name_every_reason_and_every_label() {
+    let text = read(&root().join("docs/concepts.md"));
+    for reason in Reason::ALL {
+        assert!(text.contains(&format!("| `{}` |", reason.as_str())), "docs/concepts.md: {}", reason.as_str());
+    }
+    let labels = COMPONENTS.map(|component| component.deploy_label).into_iter();
+    for label in labels.chain([WORKLOAD_CONFIG_LABEL, SKIP_LABEL]) {
+        assert!(text.contains(&format!("`{label}`")), "docs/concepts.md: {label}");
+    }
+}
+
+/// Every link of the documentation that stays in the repository leads somewhere.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    pages.extend(["docs", "assets"].iter().flat_map(|tree| below(&root().join(tree), ".md")));
+    for page in pages {
+        let text = read(&page);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let target = page.parent().expect("a folder").join(link);
+            assert!(link.starts_with("https://") || target.exists(), "{}: {link}", page.display());
         }
     }
 }

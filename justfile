@@ -1,0 +1,42 @@
+# Shortcuts. Nothing here is needed to build, test or run the project.
+
+# What there is
+_default:
+    @just --list --unsorted
+
+# Everything at work on a control plane of its own
+demo *args:
+    cargo demo -- {{args}}
+
+# All tests, or those whose name contains a text
+test *filter:
+    cargo test {{filter}}
+
+# The tests that need no cluster
+test-pure:
+    cargo test --workspace --exclude testbed && cargo test --package testbed --test pure
+
+# What has to pass before a change lands
+check:
+    .ci/run
+
+# Format and lint
+lint:
+    cargo fmt && cargo clippy --workspace --all-targets -- -D warnings
+
+# Rewrite every generated file: the CRD and the goldens
+generate:
+    UPDATE_GOLDEN=1 cargo test --package testbed --test pure
+
+# An empty control plane to try things on by hand
+control-plane *args:
+    cargo run --package testbed --bin control-plane -- {{args}}
+
+# The manifests of an overlay
+render overlay="default":
+    kubectl kustomize deploy/overlays/{{overlay}}
+
+# One image per program
+images registry tag="v0.1.0":
+    for program in node-labeler $(ls crates | grep -- '-controller$'); do \
+        docker build --build-arg PROGRAM=$program -t {{registry}}/$program:{{tag}} -f Containerfile . || exit 1; done
