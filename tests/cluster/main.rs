@@ -9,6 +9,7 @@ mod edits;
 mod harness;
 mod installation;
 mod labels;
+mod leadership;
 mod programs;
 mod quiet;
 mod readiness;

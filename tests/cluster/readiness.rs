@@ -2,7 +2,9 @@
 
 use accelerator_api::AcceleratorConfig;
 use futures::StreamExt;
-use kube::api::WatchParams;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams, WatchParams};
 use kube::core::WatchEvent;
 use serde_json::{Value, json};
 use testbed::{Access, Cluster, Wait, eventually};
@@ -139,17 +141,26 @@ async fn a_failing_node_is_told_and_the_others_are_labelled() -> anyhow::Result<
     ] {
         cluster.create(&object)?;
     }
-    // Policies act a moment after they are created.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    let labeler = cluster.start(LABELER).await;
     cluster.npu_nodes("f", 3, "container").await?;
+    let nodes = Api::<Node>::all(cluster.client_of(LABELER).await?);
+    // Policies act a moment after they are created.
+    eventually("the policy to act", async || {
+        let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+        Wait::until(nodes.patch_metadata("f-1", &dry_run, &patch).await.is_err(), |refused| *refused)
+    })
+    .await;
+    let labeler = cluster.start(LABELER).await;
     cluster.configure("default", Access::enable_all()).await?;
     for node in ["f-0", "f-2"] {
         cluster.expect_deployed(node, CONTAINER).await;
     }
-    let message =
-        cluster.expect_condition("default", "Ready", "False/NodesChanging: labels of 1 node still to be written").await;
-    assert!(message.contains("f-1") && message.contains("this node is protected"), "{message}");
+    eventually("the reason", async || {
+        let words = ["False/NodesChanging: labels of 1 node still to be written", "f-1", "this node is protected"];
+        let ready = cluster.condition("default", "Ready").await;
+        Wait::until(ready, |ready| words.iter().all(|words| ready.contains(words)))
+    })
+    .await;
     assert_eq!(labeler.log().iter().filter(|line| line["level"] == "WARN").count(), 1, "told once");
     cluster.kubectl(&["delete", "validatingadmissionpolicybinding", policy])?;
     cluster.expect_deployed("f-1", CONTAINER).await;

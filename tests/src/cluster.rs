@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use accelerator_api::AcceleratorConfig;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams};
@@ -11,7 +12,7 @@ use kube::api::{DeleteParams, ListParams};
 use crate::access::{OPERANDS, client_for};
 use crate::audit::Mark;
 use crate::wait::{Wait, eventually};
-use crate::{Access, ControlPlane};
+use crate::{Access, ControlPlane, controller};
 
 /// A control plane and somebody who may do everything on it.
 pub struct Cluster {
@@ -48,7 +49,7 @@ impl Cluster {
         &mut self.control_plane
     }
 
-    /// Removes what a test made: configs, operands, nodes, events.
+    /// Removes what a test made: configs, operands, nodes, events, leases of controllers that were killed.
     pub async fn empty(&self) -> anyhow::Result<()> {
         let (all, now) =
             (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() });
@@ -68,6 +69,7 @@ impl Cluster {
             Wait::until(left, |left| *left == (0, 0, 0))
         })
         .await;
+        self.namespaced::<Lease>(controller::NAMESPACE).delete_collection(&now, &all).await?;
         self.namespaced::<Event>("default").delete_collection(&now, &all).await?;
         Ok(())
     }

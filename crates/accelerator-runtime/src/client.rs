@@ -13,6 +13,7 @@ use kube::{Client, Config};
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service};
 
+use crate::leadership::{Fence, FenceLayer};
 use crate::{Metrics, Options};
 
 /// The longest that any answer may take to begin. kube has no deadline of its own: a request that the API server never
@@ -24,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Connects by `KUBECONFIG` or `~/.kube/config` outside a cluster, by the pod's service account inside one. Nothing is
 /// sent yet: an API server that is down is waited for, not an error.
-pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics) -> anyhow::Result<Client> {
+pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fence: Fence) -> anyhow::Result<Client> {
     let mut config = match &options.context {
         None => Config::infer().await.context("could not find a cluster; set KUBECONFIG, or run in a pod")?,
         Some(context) => {
@@ -38,8 +39,9 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics) ->
     config.default_retry = false;
     config.headers.push((http::header::USER_AGENT, agent.parse()?));
     let builder = ClientBuilder::try_from(config).context("could not set up the client")?;
-    // Outermost last: what the deadline cut off is counted too.
-    Ok(builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics)).build())
+    // Outermost last: what the deadline cut off is counted too, what the fence held back was never a request.
+    let builder = builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics));
+    Ok(builder.with_layer(&FenceLayer(fence)).build())
 }
 
 /// Counts every request by verb and HTTP code; 0 when there was no answer.

@@ -9,6 +9,7 @@ mod clock;
 mod component;
 mod events;
 mod health;
+mod leadership;
 mod metrics;
 mod mirror;
 mod options;

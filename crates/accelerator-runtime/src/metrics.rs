@@ -28,6 +28,11 @@ struct ByRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByVersion {
     version: &'static str,
 }
@@ -41,6 +46,7 @@ pub struct Metrics {
     requests: Family<ByRequest, Counter>,
     watch_errors: Family<ByKind, Counter>,
     events: Family<ByResult, Counter>,
+    leadership: Family<ByState, Gauge>,
 }
 
 impl Metrics {
@@ -53,6 +59,7 @@ impl Metrics {
             requests: Family::default(),
             watch_errors: Family::default(),
             events: Family::default(),
+            leadership: Family::default(),
         };
         let registry = registry.sub_registry_with_label(("controller".into(), controller.into()));
         let registry = registry.sub_registry_with_prefix("accelerator");
@@ -62,6 +69,9 @@ impl Metrics {
         registry.register("api_requests", "Requests to the API server by verb and HTTP code", metrics.requests.clone());
         registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
         registry.register("events", "Events by result (published, dropped, failed)", metrics.events.clone());
+        let states =
+            "1 for what this replica is: leader (may write), follower (another may) or candidate (none is known to)";
+        registry.register("leadership", states, metrics.leadership.clone());
         let build = Family::<ByVersion, Gauge>::default();
         build.get_or_create(&ByVersion { version }).set(1);
         registry.register("build_info", "Always 1; the label tells the version", build);
@@ -85,6 +95,13 @@ impl Metrics {
 
     pub(crate) fn watch_failed(&self, kind: &str) {
         self.watch_errors.get_or_create(&ByKind { kind: kind.into() }).inc();
+    }
+
+    /// What this replica is. Without an election it leads.
+    pub(crate) fn leading(&self, leads: bool, follows: bool) {
+        for (state, holds) in [("leader", leads), ("follower", follows), ("candidate", !leads && !follows)] {
+            self.leadership.get_or_create(&ByState { state }).set(holds.into());
+        }
     }
 
     pub(crate) fn event(&self, result: &'static str) {

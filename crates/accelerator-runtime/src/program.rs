@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::health::{Health, Pulse};
+use crate::leadership::{Candidate, Fence};
 use crate::{Events, Metrics, Mirror, Options, Shared, admin, client, telemetry, watch};
 
 /// How long a write in flight may take to finish once the process is told to stop.
@@ -45,6 +46,7 @@ pub struct Runtime {
     pub changed: Arc<Notify>,
     /// Cancelled when the process is told to stop.
     pub stop: CancellationToken,
+    fence: Fence,
     health: Health,
     parts: JoinSet<()>,
 }
@@ -72,7 +74,10 @@ impl Program {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry, self.name, self.version);
         let agent = format!("{}/{}", self.name, self.version);
-        let client = client::connect(options, &agent, metrics.clone()).await?;
+        let timing = options.timing()?;
+        let fence = if options.leader_elect { Fence::closed() } else { Fence::open() };
+        metrics.leading(!options.leader_elect, false);
+        let client = client::connect(options, &agent, metrics.clone(), fence.clone()).await?;
         let (events, publisher) = Events::new(client.clone(), self.name, metrics.clone());
         let health = Health::default();
         let listener = admin::bind(options.admin_address).await?;
@@ -85,8 +90,21 @@ impl Program {
         info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
 
         let changed = Arc::new(Notify::new());
-        let controller =
-            controller(Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), health, parts });
+        let released = CancellationToken::new();
+        let candidate = options.leader_elect.then(|| Candidate {
+            api: Api::namespaced(client.clone(), &options.namespace()),
+            name: self.name,
+            identity: Options::identity(),
+            timing,
+            fence: fence.clone(),
+            changed: Arc::clone(&changed),
+            metrics: metrics.clone(),
+            pulse: health.part("lease"),
+        });
+        let candidate = candidate.map(|candidate| tokio::spawn(candidate.run(released.clone())));
+        let runtime =
+            Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), fence, health, parts };
+        let controller = controller(runtime);
         let mut controller = std::pin::pin!(controller);
         let outcome = tokio::select! {
             outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
@@ -98,6 +116,11 @@ impl Program {
                 tokio::time::timeout(FAREWELL, &mut controller).await.unwrap_or(Ok(()))
             }
         };
+        // Only now: whoever leads next must not meet a write of ours.
+        released.cancel();
+        if let Some(candidate) = candidate {
+            candidate.await?;
+        }
         match &outcome {
             Ok(()) => info!("Stopped"),
             Err(error) => error!(err = format!("{error:#}"), "Ending"),
@@ -146,7 +169,7 @@ impl Runtime {
     }
 
     /// Runs `step` whenever something changed or the time that it asked for has come, until told to stop. A step that is
-    /// under way then may finish.
+    /// under way then may finish. A replica that does not lead only watches, so that it can take over at once.
     pub async fn drive(
         mut self,
         mut step: impl AsyncFnMut(&Self) -> Option<tokio::time::Instant>,
@@ -157,7 +180,7 @@ impl Runtime {
         let mut parts = std::mem::take(&mut self.parts);
         loop {
             pulse.synced();
-            let next = step(&self).await;
+            let next = if self.fence.is_open() { step(&self).await } else { None };
             let at_least = tokio::time::Instant::now() + AT_LEAST;
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),

@@ -39,7 +39,6 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
         status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
         started: false,
-        failing: runtime.share(false),
     };
     runtime.drive(async |runtime| labeler.step(runtime).await).await
 }
@@ -52,8 +51,6 @@ struct Labeler {
     status: StatusWriter,
     /// Whether a first look at the whole cluster has been taken.
     started: bool,
-    /// Whether the last write of a node failed, so that trouble is logged when it begins and when it ends.
-    failing: Shared<bool>,
 }
 
 fn take(index: &mut Index, event: Event<PartialObjectMeta<Node>>) {
@@ -81,7 +78,7 @@ impl Labeler {
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let next = self.report(&configs, active).await;
         self.label(runtime);
-        runtime.metrics.reconciled(!self.failing.with(|failing| *failing), started.elapsed());
+        runtime.metrics.reconciled(self.index.with(|index| index.failing()) == 0, started.elapsed());
         let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
         next.into_iter().chain(due).min()
     }
@@ -92,12 +89,11 @@ impl Labeler {
             let Some(Work { node, patch }) = self.index.with(|index| index.next(Instant::now())) else {
                 return;
             };
-            let (nodes, index, failing) = (self.nodes.clone(), self.index.clone(), self.failing.clone());
+            let (nodes, index) = (self.nodes.clone(), self.index.clone());
             let (changed, metrics) = (Arc::clone(&runtime.changed), runtime.metrics.clone());
             tokio::spawn(async move {
                 let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
                 let answer = nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
-                let failed = failing.with(|failing| std::mem::replace(failing, answer.is_err()));
                 metrics.applied(answer.is_ok());
                 let result = match answer {
                     Ok(written) => WorkResult::Done(NodeView::of(&written.metadata)),
@@ -105,15 +101,24 @@ impl Labeler {
                     Err(kube::Error::Api(status)) if status.code == 409 => WorkResult::Conflict,
                     Err(error) => WorkResult::Failed(error.to_string()),
                 };
-                match &result {
-                    WorkResult::Done(_) => info!(node, labels = %patch["metadata"]["labels"], "Labelled node"),
-                    WorkResult::Failed(why) if !failed => {
-                        warn!(node, err = why, "Could not label node; trying again");
-                    }
-                    WorkResult::Gone | WorkResult::Conflict => failing.with(|failing| *failing = failed),
-                    WorkResult::Failed(_) => {}
+                let why = match &result {
+                    WorkResult::Failed(why) => why.clone(),
+                    _ => String::new(),
+                };
+                if matches!(result, WorkResult::Done(_)) {
+                    info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
                 }
-                index.with(|index| index.finish(&node, result, Instant::now()));
+                let (before, after) = index.with(|index| {
+                    let before = index.failing();
+                    index.finish(&node, result, Instant::now());
+                    (before, index.failing())
+                });
+                // Told when trouble begins and when it ends, however many nodes have it in between.
+                match (before, after) {
+                    (0, 1..) => warn!(node, err = why, "Could not label node; trying again"),
+                    (1.., 0) => info!("Nodes can be labelled again"),
+                    _ => {}
+                }
                 drop(permit);
                 changed.notify_one();
             });

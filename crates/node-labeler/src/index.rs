@@ -33,8 +33,8 @@ pub struct Index {
     listed: Option<BTreeSet<Box<str>>>,
     synced: bool,
     tally: Tally,
+    /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
-    trouble: Option<String>,
     announcements: Vec<InvalidMode>,
 }
 
@@ -83,6 +83,8 @@ struct Node {
     /// When a write that failed may be tried again.
     retry_at: Option<Instant>,
     failures: u32,
+    /// Why the last write failed.
+    trouble: Option<Box<str>>,
     /// Its entry in the timers.
     timer: Option<Instant>,
 }
@@ -94,6 +96,7 @@ struct Tally {
     assigned: PerComponent<i64>,
     pending: i64,
     invalid: BTreeSet<Box<str>>,
+    failing: BTreeSet<Box<str>>,
 }
 
 impl Index {
@@ -110,7 +113,6 @@ impl Index {
             synced: false,
             tally: Tally::default(),
             changed: None,
-            trouble: None,
             announcements: vec![],
         }
     }
@@ -206,8 +208,8 @@ impl Index {
         let written = node.in_flight.take();
         match result {
             WorkResult::Done(view) => {
-                self.trouble = None;
                 node.failures = 0;
+                node.trouble = None;
                 if view.version == 0 || view.version >= node.view.version {
                     node.view = view;
                 }
@@ -215,7 +217,7 @@ impl Index {
             // If what we have is still what was refused, the event that tells is on its way.
             WorkResult::Conflict if written == Some(node.view.version) => node.retry_at = Some(now + RETRY),
             WorkResult::Failed(why) => {
-                self.trouble = Some(format!("node {name}: {why}"));
+                node.trouble = Some(why.into());
                 node.retry_at = Some(now + RETRY.saturating_mul(2_u32.saturating_pow(node.failures)).min(RETRY_LIMIT));
                 node.failures = node.failures.saturating_add(1);
             }
@@ -246,12 +248,25 @@ impl Index {
             assigned: self.tally.assigned,
             pending: self.tally.pending,
             fresh: self.changed.is_some(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble(),
             invalid: self.tally.invalid.first().map(|first| {
                 let nodes = count(self.tally.invalid.len().try_into().unwrap_or(i64::MAX), "node");
                 format!("left as it is: {nodes} with a workload label that is no mode, such as {first}")
             }),
         }
+    }
+
+    /// How many nodes could not be written when that was last tried.
+    #[must_use]
+    pub fn failing(&self) -> usize {
+        self.tally.failing.len()
+    }
+
+    /// Why the first of them could not.
+    fn trouble(&self) -> Option<String> {
+        let name = self.tally.failing.first()?;
+        let why = self.nodes.get(name)?.trouble.as_deref().unwrap_or_default();
+        Some(format!("node {name}: {why}"))
     }
 
     /// Nodes whose workload label turned out to be no mode, each once.
@@ -276,6 +291,10 @@ impl Index {
         let before = node.decision.deploy.map(DeployLabel::is_set);
         let missing = node.missing_since.map(|since| now.saturating_duration_since(since));
         node.decision = decide(&node.view, self.policy, missing, self.hold_down);
+        if !node.decision.differs(&node.view) {
+            node.failures = 0;
+            node.trouble = None;
+        }
         node.missing_since = if node.decision.held { node.missing_since.or(Some(now)) } else { None };
         node.retry_at = node.retry_at.filter(|at| *at > now);
         node.timer = node.missing_since.map(|since| since + self.hold_down).into_iter().chain(node.retry_at).min();
@@ -340,11 +359,15 @@ impl Tally {
         if node.decision.differs(&node.view) {
             self.pending += sign;
         }
-        if node.decision.standing == Standing::InvalidMode {
+        let listed = [
+            (&mut self.invalid, node.decision.standing == Standing::InvalidMode),
+            (&mut self.failing, node.trouble.is_some()),
+        ];
+        for (names, _) in listed.into_iter().filter(|(_, is_one)| *is_one) {
             if sign > 0 {
-                self.invalid.insert(name.into())
+                names.insert(name.into())
             } else {
-                self.invalid.remove(name)
+                names.remove(name)
             };
         }
     }

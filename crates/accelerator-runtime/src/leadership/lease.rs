@@ -1,0 +1,132 @@
+//! Asks the API server what the election wants to know, and tells the rest of the process how it stands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::election::{Answer, Election, Next, Request, State};
+use super::{Fence, Timing};
+use crate::health::Pulse;
+use crate::telemetry::chain;
+use crate::{Metrics, clock};
+
+/// How long giving the lease back may take. When it does not work, others wait for the lease to run out.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// This process as a candidate for one lease.
+pub(crate) struct Candidate {
+    pub api: Api<Lease>,
+    /// Name of the lease: the program's.
+    pub name: &'static str,
+    pub identity: String,
+    pub timing: Timing,
+    pub fence: Fence,
+    /// Wakes the controller's loop, which may begin to write.
+    pub changed: Arc<Notify>,
+    pub metrics: Metrics,
+    pub pulse: Pulse,
+}
+
+impl Candidate {
+    /// Takes part until told to stop, then gives the lease back.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut election = Election::new(self.identity.clone(), self.timing, Instant::now());
+        let mut told = None;
+        let mut is_answered = true;
+        loop {
+            self.pulse.beat();
+            let now = Instant::now();
+            match election.next(now, clock::now()) {
+                Next::Ask(request) => {
+                    let answer = tokio::select! {
+                        answer = self.ask(&request, &mut is_answered) => answer,
+                        () = stop.cancelled() => break,
+                    };
+                    election.answered(now, Instant::now(), answer, rand::random());
+                }
+                Next::Wait(until) => {
+                    let until = election.leads_until(now).map_or(until, |ends| ends.min(until));
+                    tokio::select! {
+                        () = tokio::time::sleep_until(until) => {}
+                        () = stop.cancelled() => break,
+                    }
+                }
+            }
+            self.tell(&election, &mut told);
+        }
+        let lease = election.release(Instant::now());
+        self.fence.set(None);
+        if let Some(lease) = lease {
+            let params = PostParams::default();
+            match tokio::time::timeout(FAREWELL, self.api.replace(self.name, &params, &lease)).await {
+                Ok(Ok(_)) => info!(lease = self.name, "Released lease"),
+                Ok(Err(error)) => warn!(lease = self.name, err = chain(&error), "Could not release lease"),
+                Err(_) => warn!(lease = self.name, "Could not release lease in time"),
+            }
+        }
+    }
+
+    /// Sends a request and waits no longer than half of what a leader has left to renew.
+    async fn ask(&self, request: &Request, is_answered: &mut bool) -> Answer {
+        let params = PostParams::default();
+        let answer = async {
+            match request {
+                Request::Read => self.api.get(self.name).await,
+                Request::Create(lease) => {
+                    let mut lease = lease.clone();
+                    lease.metadata.name = Some(self.name.into());
+                    self.api.create(&params, &lease).await
+                }
+                Request::Replace(lease) => self.api.replace(self.name, &params, lease).await,
+            }
+        };
+        let answer = tokio::time::timeout(self.timing.renew_deadline / 2, answer).await;
+        let (answer, trouble) = match answer {
+            Ok(Ok(lease)) => (Answer::Is(lease), None),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => (Answer::Absent, None),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => (Answer::Conflict, None),
+            Ok(Err(error)) => (Answer::Failed, Some(chain(&error))),
+            Err(_) => (Answer::Failed, Some("no answer in time".into())),
+        };
+        match &trouble {
+            None => self.pulse.synced(),
+            Some(_) => self.pulse.failing(),
+        }
+        match trouble {
+            Some(err) if *is_answered => warn!(lease = self.name, err, "Could not reach lease; trying again"),
+            None if !*is_answered => info!(lease = self.name, "Lease can be reached again"),
+            _ => {}
+        }
+        *is_answered = answer != Answer::Failed;
+        answer
+    }
+
+    /// Opens or closes the fence; a log line and a metric when something changed.
+    fn tell(&self, election: &Election, told: &mut Option<(State, String)>) {
+        let now = Instant::now();
+        let (state, holder) = (election.state(now), election.holder().to_owned());
+        self.fence.set(election.leads_until(now));
+        let previous = told.replace((state, holder.clone()));
+        if previous.as_ref() == Some(&(state, holder.clone())) {
+            return;
+        }
+        self.metrics.leading(state == State::Leader, state == State::Follower);
+        match (previous.map(|(state, _)| state), state) {
+            (Some(State::Leader), State::Leader) => {}
+            (_, State::Leader) => info!(lease = self.name, identity = self.identity, "Leading"),
+            (Some(State::Leader), _) => {
+                warn!(lease = self.name, holder, "Lost lease; following, nothing is written any more");
+            }
+            (_, State::Follower) => info!(lease = self.name, holder, "Following"),
+            (_, State::Candidate) => {}
+        }
+        self.changed.notify_one();
+    }
+}
