@@ -20,7 +20,8 @@ async fn state(address: &str) -> String {
     state.unwrap_or("nothing").to_owned()
 }
 
-async fn becomes(address: &str, expected: &str) {
+/// Waits until a replica says that it is this.
+pub async fn becomes(address: &str, expected: &str) {
     eventually(&format!("to be a {expected}"), async || Wait::until(state(address).await, |state| state == expected))
         .await;
 }

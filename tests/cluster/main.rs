@@ -6,6 +6,8 @@
 mod components;
 mod demo;
 mod edits;
+mod faults;
+mod foreign;
 mod harness;
 mod installation;
 mod labels;

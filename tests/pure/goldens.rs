@@ -19,7 +19,7 @@ fn every_case_renders_as_expected() {
             let config = folder.join(format!("{case}.config.yaml"));
             let config: ObservedConfig = serde_saphyr::from_str(&read(&config)).expect("an AcceleratorConfig");
             let template = operand.template().expect("a manifest");
-            let Write::Apply(wanted) = plan(&template, OPERANDS, &[&config], None).write else {
+            let Write::Apply { wanted, .. } = plan(&template, OPERANDS, &[&config], None).write else {
                 panic!("{} {case}: nothing to apply", operand.component.name);
             };
             let yaml = serde_saphyr::to_string(&wanted).expect("a DaemonSet serialises");

@@ -27,7 +27,7 @@ fn decide(configs: &[ObservedConfig], live: Option<&DaemonSet>) -> Write {
 /// What is applied for these configs, as it then lives in the cluster.
 fn live(configs: &[ObservedConfig]) -> DaemonSet {
     match decide(configs, None) {
-        Write::Apply(daemon_set) => *daemon_set,
+        Write::Apply { wanted, .. } => *wanted,
         other => panic!("nothing to apply: {other:?}"),
     }
 }
@@ -45,7 +45,7 @@ fn a_field_of_ours_that_somebody_changed_is_applied_again_and_one_that_they_adde
     changed.spec.as_mut().expect("a spec").min_ready_seconds = Some(5);
     assert!(matches!(decide(&configs, Some(&changed)), Write::Nothing));
     changed.spec.as_mut().expect("a spec").selector.match_labels = None;
-    assert!(matches!(decide(&configs, Some(&changed)), Write::Apply(_)));
+    assert!(matches!(decide(&configs, Some(&changed)), Write::Apply { .. }));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod pool;
 mod process;
 mod programs;
 mod progress;
+pub mod proxy;
 pub mod repository;
 mod wait;
 
@@ -29,4 +30,5 @@ pub use controller::Controller;
 pub use pool::Leased;
 pub use process::{Folder, Process, watch_stdin_and_reap};
 pub use progress::say;
+pub use proxy::{Fault, Proxy, Rule};
 pub use wait::{Wait, eventually};

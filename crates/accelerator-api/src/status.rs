@@ -114,6 +114,8 @@ pub enum Reason {
     ApplyFailed,
     /// A DaemonSet of the component's name exists that its controller did not make.
     NameTaken,
+    /// Somebody else keeps changing the DaemonSet back.
+    Contested,
     /// The installed CRD does not know the status that this version writes. Not a condition: it could not be written.
     CrdTooOld,
 
@@ -151,6 +153,7 @@ impl Reason {
         Self::Ready,
         Self::ApplyFailed,
         Self::NameTaken,
+        Self::Contested,
         Self::CrdTooOld,
         Self::Active,
         Self::Superseded,
@@ -175,6 +178,7 @@ impl Reason {
             Self::Ready => "Ready",
             Self::ApplyFailed => "ApplyFailed",
             Self::NameTaken => "NameTaken",
+            Self::Contested => "Contested",
             Self::CrdTooOld => "CrdTooOld",
             Self::Active => "Active",
             Self::Superseded => "Superseded",
@@ -209,6 +213,7 @@ impl Reason {
             self,
             Self::ApplyFailed
                 | Self::NameTaken
+                | Self::Contested
                 | Self::CrdTooOld
                 | Self::Superseded
                 | Self::Unreadable

@@ -13,7 +13,7 @@ mod render;
 mod report;
 
 pub use condition::condition;
-pub use covers::covers;
+pub use covers::{difference, last_other_writer};
 pub use observe::{Observation, observe};
 pub use operand::{ManifestError, Operand};
 pub use plan::{Plan, Write, plan};

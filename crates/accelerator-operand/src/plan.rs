@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use crate::{Placement, Template, covers};
+use crate::{Placement, Template, difference};
 
 /// What the component's controller should do now.
 #[derive(Debug)]
@@ -23,7 +23,12 @@ pub enum Write {
     /// It is as it should be.
     Nothing,
     /// Create it, or bring it to this state.
-    Apply(Box<DaemonSet>),
+    Apply {
+        /// The state.
+        wanted: Box<DaemonSet>,
+        /// Where the one that exists differs.
+        difference: Option<String>,
+    },
     /// Remove it: the spec does not ask for the component. With the reason, for people.
     Delete(String),
     /// There is none and none is wanted. With the reason, for people.
@@ -54,8 +59,10 @@ pub fn plan(template: &Template, namespace: &str, configs: &[&ObservedConfig], l
                 )),
                 // Under deletion it can only be waited for; the next event is its end.
                 (Ok(_), Some(live)) if live.metadata.deletion_timestamp.is_some() => Write::Nothing,
-                (Ok(wanted), Some(live)) if is_covered(live, &wanted) => Write::Nothing,
-                (Ok(wanted), _) => Write::Apply(Box::new(wanted)),
+                (Ok(wanted), live) => match live.map(|live| daemon_set_difference(live, &wanted)) {
+                    Some(None) => Write::Nothing,
+                    difference => Write::Apply { wanted: Box::new(wanted), difference: difference.flatten() },
+                },
                 (Err(why), Some(live)) if is_ours(template, live) && live.metadata.deletion_timestamp.is_none() => {
                     Write::Delete(why)
                 }
@@ -107,7 +114,7 @@ fn is_ours(template: &Template, live: &DaemonSet) -> bool {
         || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(controller))
 }
 
-fn is_covered(live: &DaemonSet, wanted: &DaemonSet) -> bool {
+fn daemon_set_difference(live: &DaemonSet, wanted: &DaemonSet) -> Option<String> {
     let json = |daemon_set| serde_json::to_value(daemon_set).unwrap_or(Value::Null);
-    covers(&json(live), &json(wanted))
+    difference(&json(live), &json(wanted))
 }

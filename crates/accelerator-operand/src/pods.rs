@@ -37,6 +37,14 @@ pub(crate) fn summary(troubles: &[PodTrouble], unready: i64) -> String {
     format!(": {}{rest}", named.join(", "))
 }
 
+impl PodTrouble {
+    /// A pod that could not even be made, in the words of the DaemonSet controller's event.
+    #[must_use]
+    pub fn not_created(message: &str) -> Self {
+        Self { node: String::new(), why: explain("FailedCreate", Some(message)), severity: 6 }
+    }
+}
+
 impl fmt::Display for PodTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = if self.node.is_empty() { "no node" } else { &self.node };
@@ -92,7 +100,7 @@ fn explain(reason: &str, message: Option<&str>) -> String {
     match message.map(|message| message.lines().next().unwrap_or_default()) {
         None | Some("") => reason.to_owned(),
         Some(line) => {
-            let clipped: String = line.chars().take(120).collect();
+            let clipped: String = line.chars().take(160).collect();
             let dots = if clipped.len() < line.len() { "…" } else { "" };
             format!("{reason}: {clipped}{dots}")
         }

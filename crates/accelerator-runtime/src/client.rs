@@ -14,6 +14,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service};
 
 use crate::leadership::{Fence, FenceLayer};
+use crate::pace::PaceLayer;
 use crate::{Metrics, Options};
 
 /// The longest that any answer may take to begin. kube has no deadline of its own: a request that the API server never
@@ -41,7 +42,7 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fe
     let builder = ClientBuilder::try_from(config).context("could not set up the client")?;
     // Outermost last: what the deadline cut off is counted too, what the fence held back was never a request.
     let builder = builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics));
-    Ok(builder.with_layer(&FenceLayer(fence)).build())
+    Ok(builder.with_layer(&FenceLayer(fence)).with_layer(&PaceLayer::default()).build())
 }
 
 /// Counts every request by verb and HTTP code; 0 when there was no answer.

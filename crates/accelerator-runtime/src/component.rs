@@ -1,5 +1,6 @@
 //! The loop of a component controller: see, plan, write what differs, report.
 
+mod contest;
 mod daemon_set;
 mod inspection;
 
@@ -56,7 +57,7 @@ impl Controller {
             configs: runtime.mirror(Api::all(client.clone()), Config::default()),
             daemon_sets: runtime.mirror(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
-            inspection: Inspection::new(Api::namespaced(client.clone(), &namespace), component),
+            inspection: Inspection::new(&client, &namespace, component),
             status: StatusWriter::new(client, component.controller, runtime.events.clone()),
             namespace,
             template,
@@ -107,8 +108,8 @@ impl Controller {
                 }
                 change
             }
-            Write::Apply(wanted) => {
-                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref()).await;
+            Write::Apply { wanted, difference } => {
+                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref(), difference.as_deref()).await;
                 if let Some(applied) = applied {
                     self.daemon_sets.with(|mirror| mirror.insert(applied));
                 }
@@ -116,14 +117,22 @@ impl Controller {
             }
             Write::Nothing => self.daemon_set.nothing(),
         };
+        let mut overridden = String::new();
         match change {
             Change::None => {}
+            Change::Overridden(what) => {
+                overridden =
+                    format!("; the API server keeps another {what} than was applied, as an admission policy may");
+            }
             Change::Done(news) => tell(active, "Apply", news, runtime),
+            Change::Contested(why) => return Some(Outcome::Refused(Reason::Contested, why)),
             Change::Refused(why) => return Some(Outcome::Refused(Reason::ApplyFailed, why)),
             Change::Unanswered => return None,
         }
         let live = self.live()?;
-        Some(Outcome::Observed(self.inspection.observe(&live).await))
+        let mut observation = self.inspection.observe(&live).await;
+        observation.message += &overridden;
+        Some(Outcome::Observed(observation))
     }
 
     /// Brings our entries in every AcceleratorConfig up to date: the active one has them, the others have none. Returns

@@ -13,6 +13,7 @@ mod leadership;
 mod metrics;
 mod mirror;
 mod options;
+mod pace;
 mod program;
 mod status;
 mod telemetry;

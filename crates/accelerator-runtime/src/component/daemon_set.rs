@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
+use accelerator_operand::last_other_writer;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::contest::Contest;
 use crate::telemetry::chain;
 use crate::{Backoff, Metrics};
 
@@ -20,6 +22,10 @@ pub(super) enum Change {
     None,
     /// It was written: an event's reason and note.
     Done((&'static str, String)),
+    /// It was written, or needs not be, but the API server keeps something else there.
+    Overridden(String),
+    /// Somebody else keeps changing it back; who and what. It is put right later.
+    Contested(String),
     /// The API server said no, in these words. It is asked again later.
     Refused(String),
     /// The API server did not answer, or is in trouble itself. It is asked again later.
@@ -35,6 +41,8 @@ pub(super) struct DaemonSetWriter {
     /// What we applied last and the generation that it led to. If the object does not look like what we want, although
     /// nobody changed it since, the server stores it in other words; applying it again would change nothing.
     settled: Option<(Option<String>, Option<i64>)>,
+    contest: Contest,
+    contested_until: Option<Instant>,
 }
 
 /// The last write, if it failed.
@@ -48,7 +56,16 @@ struct Failure {
 impl DaemonSetWriter {
     pub(super) fn new(api: Api<DaemonSet>, component: &'static Component, metrics: Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-        Self { api, component, metrics, backoff, failure: None, settled: None }
+        Self {
+            api,
+            component,
+            metrics,
+            backoff,
+            failure: None,
+            settled: None,
+            contest: Contest::default(),
+            contested_until: None,
+        }
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -57,7 +74,7 @@ impl DaemonSetWriter {
 
     /// When a failed write is tried again.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.failure.as_ref().map(|failure| failure.retry_at)
+        self.failure.as_ref().map(|failure| failure.retry_at).or(self.contested_until)
     }
 
     /// The object is as it should be.
@@ -66,25 +83,50 @@ impl DaemonSetWriter {
         Change::None
     }
 
-    /// Creates the object or brings it to this state; returns it as it is now.
-    pub(super) async fn apply(&mut self, wanted: &DaemonSet, live: Option<&DaemonSet>) -> (Change, Option<DaemonSet>) {
+    /// Creates the object or brings it to this state; returns it as it is now. `difference` tells where `live` is not as
+    /// `wanted`.
+    pub(super) async fn apply(
+        &mut self,
+        wanted: &DaemonSet,
+        live: Option<&DaemonSet>,
+        difference: Option<&str>,
+    ) -> (Change, Option<DaemonSet>) {
         let what = mark(wanted);
+        let difference = difference.unwrap_or_default();
         if live.is_some_and(|live| self.settled == Some((what.clone(), live.metadata.generation))) {
-            return (self.nothing(), None);
+            self.succeed();
+            return (Change::Overridden(difference.into()), None);
         }
         if let Some(change) = self.waiting(what.as_ref()) {
             return (change, None);
         }
+        // It was as we want it before: this puts right what somebody else did.
+        let repaired = live
+            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|(settled, _)| *settled == what));
+        let culprit =
+            repaired.and_then(|live| last_other_writer(live, self.component.controller)).unwrap_or("somebody");
+        self.contested_until = repaired.and_then(|_| self.contest.wait(Instant::now()));
+        if self.contested_until.is_some() {
+            let why = format!("{culprit} keeps changing {difference} of DaemonSet {}", object(wanted));
+            return (Change::Contested(why), None);
+        }
         let params = PatchParams::apply(self.component.controller).force();
         match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
             Ok(applied) => {
-                let (reason, verb) = if live.is_none() { ("Created", "created") } else { ("Updated", "updated") };
                 let object = object(wanted);
+                let news = match (live, repaired) {
+                    (None, _) => ("Created", format!("created DaemonSet {object}")),
+                    (_, None) => ("Updated", format!("updated DaemonSet {object}")),
+                    (_, Some(_)) => {
+                        self.contest.repaired(Instant::now());
+                        ("Repaired", format!("repaired DaemonSet {object}: {culprit} had changed {difference}"))
+                    }
+                };
                 info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
                 self.succeed();
                 self.settled = Some((what, applied.metadata.generation));
-                (Change::Done((reason, format!("{verb} DaemonSet {object}"))), Some(applied))
+                (Change::Done(news), Some(applied))
             }
             Err(error) => (self.fail(what, &error, wanted), None),
         }
@@ -111,6 +153,7 @@ impl DaemonSetWriter {
     fn succeed(&mut self) {
         self.backoff.succeed();
         self.failure = None;
+        self.contested_until = None;
     }
 
     /// What to say while the time to try the same again has not come.

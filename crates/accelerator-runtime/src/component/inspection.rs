@@ -5,9 +5,9 @@ use std::time::Duration;
 use accelerator_api::contract::Component;
 use accelerator_operand::{Observation, PodTrouble, observe, troubles};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
+use kube::{Api, Client};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -26,6 +26,7 @@ const ENOUGH: usize = 3;
 
 pub(super) struct Inspection {
     pods: Api<Pod>,
+    events: Api<Event>,
     component: &'static Component,
     /// When to look next, while there is something to look for.
     due: Option<Instant>,
@@ -33,8 +34,9 @@ pub(super) struct Inspection {
 }
 
 impl Inspection {
-    pub(super) fn new(pods: Api<Pod>, component: &'static Component) -> Self {
-        Self { pods, component, due: None, troubles: vec![] }
+    pub(super) fn new(client: &Client, namespace: &str, component: &'static Component) -> Self {
+        let (pods, events) = (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+        Self { pods, events, component, due: None, troubles: vec![] }
     }
 
     /// When to look again, if there is something to look for.
@@ -54,18 +56,25 @@ impl Inspection {
         if *self.due.get_or_insert(now + LOOK_AFTER) > now {
             return observation;
         }
-        match self.look().await {
+        match self.look(live).await {
             Ok(troubles) => self.troubles = troubles,
-            Err(error) => warn!(err = chain(&error), "Could not look at pods; is the right to list them missing?"),
+            Err(error) => {
+                warn!(err = chain(&error), "Could not look at pods and events; is the right to list them missing?");
+            }
         }
         self.due = Some(Instant::now() + LOOK_EVERY);
         observe(live, &self.troubles)
     }
 
     /// Pods that do not even run are found by the server; the others page by page, and only so many.
-    async fn look(&self) -> Result<Vec<PodTrouble>, kube::Error> {
+    async fn look(&self, live: &DaemonSet) -> Result<Vec<PodTrouble>, kube::Error> {
         let own = ListParams::default().labels(&format!("name={}", self.component.operand)).limit(PAGE);
         let mut found = troubles(&self.pods.list(&own.clone().fields("status.phase!=Running")).await?.items);
+        let missing =
+            live.status.as_ref().is_some_and(|now| now.current_number_scheduled < now.desired_number_scheduled);
+        if missing && let Some(why) = self.why_not_created().await? {
+            found.insert(0, PodTrouble::not_created(&why));
+        }
         let mut page = own.fields("status.phase=Running");
         let mut seen = 0;
         while found.len() < ENOUGH && seen < LOOK_AT {
@@ -78,5 +87,14 @@ impl Inspection {
             }
         }
         Ok(found)
+    }
+
+    /// What keeps the DaemonSet controller from making pods (a quota, an admission policy): it says so in events alone.
+    async fn why_not_created(&self) -> Result<Option<String>, kube::Error> {
+        let fields =
+            format!("involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate", self.component.operand);
+        let events = self.events.list(&ListParams::default().fields(&fields).limit(PAGE)).await?.items;
+        let newest = events.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+        Ok(newest.and_then(|event| event.message))
     }
 }
