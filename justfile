@@ -16,6 +16,14 @@ test *filter:
 test-pure:
     cargo test --workspace --exclude testbed && cargo test --package testbed --test pure
 
+# A crash at every write of six workloads; about half an hour
+crash-suite:
+    cargo test --package testbed --test cluster -- --ignored --nocapture crash::
+
+# Tests that take minutes each
+long:
+    cargo test --package testbed --test cluster -- --ignored faults::
+
 # What has to pass before a change lands
 check:
     .ci/run

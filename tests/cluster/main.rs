@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
 mod components;
+mod crash;
 mod demo;
 mod edits;
 mod faults;
