@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 /// A request that the API server answered.
@@ -22,6 +23,10 @@ pub struct Request {
     pub code: i64,
     /// What was sent, if the audit policy keeps it.
     pub body: String,
+    /// When the API server got it.
+    pub begun: Timestamp,
+    /// When it had answered.
+    pub ended: Timestamp,
 }
 
 impl Request {
@@ -54,6 +59,8 @@ impl Request {
             resource: resource.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"),
             name: text("/objectRef/name"),
             code: event.pointer("/responseStatus/code").and_then(Value::as_i64).unwrap_or(0),
+            begun: text("/requestReceivedTimestamp").parse().unwrap_or_default(),
+            ended: text("/stageTimestamp").parse().unwrap_or_default(),
             body: event.pointer("/requestObject").map(ToString::to_string).unwrap_or_default(),
         })
     }

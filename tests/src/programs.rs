@@ -171,8 +171,9 @@ fn build_own() -> anyhow::Result<PathBuf> {
     }
     build
         .current_dir(repository::root())
-        .args(["build", "--locked", "--workspace", "--bins", "--target-dir"])
-        .arg(target);
+        .args(["build", "--locked", "--workspace", "--target-dir"])
+        .arg(target)
+        .args(repository::programs().chain(["reaper"]).flat_map(|name| ["--bin", name]));
     build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
     ensure!(build.status().context("could not run cargo")?.success(), "could not build the controllers; see above");
     Ok(folder.into())

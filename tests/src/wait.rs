@@ -28,15 +28,23 @@ impl<T: Debug> Wait<T> {
 ///
 /// # Panics
 /// When it takes longer than a minute; the message says what for, and what was seen last.
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Wait<T>) -> T {
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Wait<T>) -> T {
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// Probes until it is done.
+///
+/// # Panics
+/// When it takes longer than `patience`; the message says what for, and what was seen last.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut probe: impl AsyncFnMut() -> Wait<T>) -> T {
     let begun = Instant::now();
     loop {
         match probe().await {
             Wait::Done(value) => return value,
-            Wait::NotYet(seen) if begun.elapsed() > PATIENCE => {
+            Wait::NotYet(seen) if begun.elapsed() > patience => {
                 #[expect(clippy::panic, reason = "this is how a test fails")]
                 {
-                    panic!("waited {} s for: {what}\nlast seen: {seen}", PATIENCE.as_secs());
+                    panic!("waited {} s for: {what}\nlast seen: {seen}", patience.as_secs());
                 }
             }
             Wait::NotYet(_) => tokio::time::sleep(Duration::from_millis(50)).await,
