@@ -20,6 +20,14 @@ test-pure:
 crash-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture crash::
 
+# Four hundred generated changes of the config
+transition-suite:
+    cargo test --package testbed --test cluster -- --ignored --nocapture transitions::
+
+# What it costs, beside a raw client; writes docs/performance.md
+bench *args:
+    cargo bench-cluster {{args}}
+
 # Tests that take minutes each
 long:
     cargo test --package testbed --test cluster -- --ignored faults::

@@ -18,6 +18,7 @@ mod quiet;
 mod readiness;
 mod rights;
 mod schema;
+mod transitions;
 
 /// The components of a node in mode `container`.
 const CONTAINER: &[&str] = &["device-plugin", "driver", "metric-exporter", "npu-feature-discovery"];

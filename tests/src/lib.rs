@@ -11,6 +11,7 @@ mod cluster;
 mod control_plane;
 pub mod controller;
 mod expect;
+pub mod generate;
 pub mod install;
 mod kubeconfig;
 pub mod nodes;
