@@ -2,6 +2,7 @@
 
 use accelerator_api::contract::Component;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use serde_json::Value;
 
 use crate::Template;
 
@@ -31,7 +32,10 @@ impl Operand {
     pub fn template(&'static self) -> Result<Template, ManifestError> {
         let error =
             |source: Box<dyn std::error::Error + Send + Sync>| ManifestError { component: self.component.name, source };
-        let daemon_set: DaemonSet = serde_saphyr::from_str(self.manifest).map_err(|source| error(Box::new(source)))?;
+        // By way of JSON, which DaemonSets are read from anyway: reading them from YAML as well costs 1 MB of code.
+        let yaml: Value = serde_saphyr::from_str(self.manifest).map_err(|source| error(Box::new(source)))?;
+        let json = serde_json::to_vec(&yaml).map_err(|source| error(Box::new(source)))?;
+        let daemon_set: DaemonSet = serde_json::from_slice(&json).map_err(|source| error(Box::new(source)))?;
         Template::new(self, daemon_set).map_err(|missing| error(missing.into()))
     }
 }

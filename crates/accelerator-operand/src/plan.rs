@@ -115,6 +115,10 @@ fn is_ours(template: &Template, live: &DaemonSet) -> bool {
 }
 
 fn daemon_set_difference(live: &DaemonSet, wanted: &DaemonSet) -> Option<String> {
-    let json = |daemon_set| serde_json::to_value(daemon_set).unwrap_or(Value::Null);
+    // By way of text, as it is sent: a second serialiser of DaemonSets would be code for nothing.
+    let json = |daemon_set| -> Value {
+        let text = serde_json::to_vec(daemon_set).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    };
     difference(&json(live), &json(wanted))
 }

@@ -18,9 +18,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// How often they are asked while the trouble lasts.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How many running pods are looked at, at most, to find some that are not ready.
-const LOOK_AT: usize = 500;
-/// Pods per page.
-const PAGE: u32 = 100;
+const LOOK_AT: usize = 250;
+/// Pods per page: whole pods are large, and memory that was needed once is hardly ever given back.
+const PAGE: u32 = 25;
 /// How many troubles a message can name.
 const ENOUGH: usize = 3;
 
