@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use accelerator_api::contract::DEVICE_PLUGIN;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use kube::api::DeleteParams;
 use rustix::process::Signal;
 use serde_json::json;
@@ -225,12 +225,34 @@ async fn rights_that_are_withdrawn_are_missed_and_told() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until garbage collection ends what AcceleratorConfigs own: it learns of a new CRD only after half a minute.
+async fn expect_garbage_collection(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.configure("canary", json!({})).await?;
+    let canary = cluster.config("canary").await;
+    let owned = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "canary", "namespace": "default", "ownerReferences": [{
+            "apiVersion": canary["apiVersion"], "kind": canary["kind"], "name": "canary", "uid": canary["metadata"]["uid"],
+        }]},
+    });
+    cluster.create(&owned)?;
+    cluster.unconfigure("canary").await?;
+    let config_maps = cluster.namespaced::<ConfigMap>("default");
+    eventually("garbage collection of what an AcceleratorConfig owned", async || {
+        Wait::until(config_maps.get_opt("canary").await.ok().flatten().map(drop), Option::is_none)
+    })
+    .await;
+    Ok(())
+}
+
 /// A CRD that is deleted takes its AcceleratorConfigs along, and so does an upgrade that deletes and makes it anew. That is
 /// no reason to take nodes apart.
 #[tokio::test]
 async fn a_crd_that_is_deleted_and_made_again_disturbs_nothing() -> anyhow::Result<()> {
     let mut settled = Settled::new().await?;
     settled.cluster.spoil();
+    expect_garbage_collection(&settled.cluster).await?;
     settled.cluster.kubectl(&["delete", "crd", "acceleratorconfigs.petasus.io"])?;
     tokio::time::sleep(Duration::from_secs(12)).await;
     settled.expect_alive();
@@ -244,6 +266,9 @@ async fn a_crd_that_is_deleted_and_made_again_disturbs_nothing() -> anyhow::Resu
         "--timeout=30s",
         "crd/acceleratorconfigs.petasus.io",
     ])?;
+    // Whoever makes the CRD again may take a while to make its objects again.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(settled.cluster.pods().await, settled.pods, "operands are untouched");
     settled.cluster.configure("default", Access::enable(ONLY)).await?;
     settled.cluster.expect_ready("default").await;
     assert_eq!(settled.cluster.pods().await, settled.pods, "operands are untouched");

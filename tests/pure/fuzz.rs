@@ -1,7 +1,7 @@
 //! Nothing that an admin can write makes a controller panic, or makes it apply the same thing twice.
 
 use accelerator_api::ObservedConfig;
-use accelerator_operand::{Write, plan};
+use accelerator_operand::{Surroundings, Write, plan};
 use serde_json::json;
 use testbed::access::OPERANDS;
 use testbed::generate::Generator;
@@ -17,9 +17,9 @@ fn whatever_is_written_renders_and_is_covered_by_what_it_renders() {
         let object = json!({"metadata": {"name": "x"}, "spec": {"providers": {"rebellions": section}}});
         let config: ObservedConfig = serde_json::from_value(object).expect("anything with metadata is read");
         for template in &templates {
-            if let Write::Apply { wanted, .. } = plan(template, OPERANDS, &[&config], None).write {
+            if let Write::Apply { wanted, .. } = plan(template, Surroundings::of(OPERANDS), &[&config], None).write {
                 applied += 1;
-                let again = plan(template, OPERANDS, &[&config], Some(&wanted)).write;
+                let again = plan(template, Surroundings::of(OPERANDS), &[&config], Some(&wanted)).write;
                 assert!(matches!(again, Write::Nothing), "seed {seed}: {again:?}");
             }
         }

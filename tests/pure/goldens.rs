@@ -2,7 +2,7 @@
 //! and `testdata/CASE.expected.yaml`, the DaemonSet that is applied.
 
 use accelerator_api::ObservedConfig;
-use accelerator_operand::{Write, plan};
+use accelerator_operand::{Surroundings, Write, plan};
 use testbed::access::OPERANDS;
 use testbed::repository::{assets, operands};
 
@@ -19,7 +19,8 @@ fn every_case_renders_as_expected() {
             let config = folder.join(format!("{case}.config.yaml"));
             let config: ObservedConfig = serde_saphyr::from_str(&read(&config)).expect("an AcceleratorConfig");
             let template = operand.template().expect("a manifest");
-            let Write::Apply { wanted, .. } = plan(&template, OPERANDS, &[&config], None).write else {
+            let Write::Apply { wanted, .. } = plan(&template, Surroundings::of(OPERANDS), &[&config], None).write
+            else {
                 panic!("{} {case}: nothing to apply", operand.component.name);
             };
             let yaml = serde_saphyr::to_string(&wanted).expect("a DaemonSet serialises");

@@ -8,6 +8,26 @@ use serde_json::Value;
 
 use crate::{Placement, Template, difference};
 
+/// What a plan depends on beside the objects themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Namespace of the DaemonSet.
+    pub namespace: &'a str,
+    /// An owner of the DaemonSet that outlives every AcceleratorConfig. As long as it lives, garbage collection does not
+    /// end what runs when a CRD is deleted and takes its AcceleratorConfigs along.
+    pub anchor: Option<&'a OwnerReference>,
+    /// Whether it is certain that there is no AcceleratorConfig: not merely that none is known.
+    pub vacant: bool,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Those of a DaemonSet in this namespace, with nothing else known.
+    #[must_use]
+    pub fn of(namespace: &'a str) -> Self {
+        Self { namespace, anchor: None, vacant: false }
+    }
+}
+
 /// What the component's controller should do now.
 #[derive(Debug)]
 pub struct Plan {
@@ -26,17 +46,16 @@ pub enum Write {
     Apply {
         /// The state.
         wanted: Box<DaemonSet>,
-        /// Where the one that exists differs.
-        difference: Option<String>,
+        /// Where the one that exists differs; empty when there is none.
+        difference: String,
     },
-    /// Remove it: the spec does not ask for the component. With the reason, for people.
+    /// Remove it: nobody asks for the component. With the reason, for people.
     Delete(String),
     /// There is none and none is wanted. With the reason, for people.
     Absent(String),
     /// A DaemonSet of this name exists that we did not make. It is left alone.
     NameTaken(String),
-    /// No AcceleratorConfig counts. Whatever exists is left to garbage collection, which ends what lost its owners; an
-    /// admin who deleted the config with `--cascade=orphan` keeps what runs.
+    /// No AcceleratorConfig is known, which is not the same as that there is none. Whatever exists stays.
     LeaveAlone,
     /// The AcceleratorConfig that counts cannot be read. Everything stays as it is. With the parser's words.
     Unreadable(String),
@@ -44,16 +63,24 @@ pub enum Write {
 
 /// Decides. Disabled is the empty desired state: there is no other path that cleans up.
 #[must_use]
-pub fn plan(template: &Template, namespace: &str, configs: &[&ObservedConfig], live: Option<&DaemonSet>) -> Plan {
+pub fn plan(
+    template: &Template,
+    around: Surroundings<'_>,
+    configs: &[&ObservedConfig],
+    live: Option<&DaemonSet>,
+) -> Plan {
     let active = active(configs.iter().map(|config| &config.metadata));
+    let removable = |live: &DaemonSet| is_ours(template, live) && live.metadata.deletion_timestamp.is_none();
     let write = match active.map(|index| &configs[index].spec) {
+        None if around.vacant && live.is_some_and(removable) => Write::Delete("there is no AcceleratorConfig".into()),
         None => Write::LeaveAlone,
         Some(Err(why)) => Write::Unreadable(why.clone()),
         Some(Ok(spec)) => {
-            let wanted = wanted(template, namespace, spec.providers.rebellions.as_ref(), configs);
+            let wanted = wanted(template, around, spec.providers.rebellions.as_ref(), configs);
             match (wanted, live) {
                 (Ok(_), Some(live)) if !is_ours(template, live) => Write::NameTaken(format!(
-                    "DaemonSet {namespace}/{} exists and was not made by {}; rename or delete it",
+                    "DaemonSet {}/{} exists and was not made by {}; rename or delete it",
+                    around.namespace,
                     template.component().operand,
                     template.component().controller
                 )),
@@ -61,11 +88,12 @@ pub fn plan(template: &Template, namespace: &str, configs: &[&ObservedConfig], l
                 (Ok(_), Some(live)) if live.metadata.deletion_timestamp.is_some() => Write::Nothing,
                 (Ok(wanted), live) => match live.map(|live| daemon_set_difference(live, &wanted)) {
                     Some(None) => Write::Nothing,
-                    difference => Write::Apply { wanted: Box::new(wanted), difference: difference.flatten() },
+                    difference => {
+                        let difference = difference.flatten().unwrap_or_default();
+                        Write::Apply { wanted: Box::new(wanted), difference }
+                    }
                 },
-                (Err(why), Some(live)) if is_ours(template, live) && live.metadata.deletion_timestamp.is_none() => {
-                    Write::Delete(why)
-                }
+                (Err(why), Some(live)) if removable(live) => Write::Delete(why),
                 (Err(why), _) => Write::Absent(why),
             }
         }
@@ -76,7 +104,7 @@ pub fn plan(template: &Template, namespace: &str, configs: &[&ObservedConfig], l
 /// The DaemonSet that is wanted, or why none is.
 fn wanted(
     template: &Template,
-    namespace: &str,
+    around: Surroundings<'_>,
     rebellions: Option<&Rebellions>,
     configs: &[&ObservedConfig],
 ) -> Result<DaemonSet, String> {
@@ -86,12 +114,12 @@ fn wanted(
     if !section.enabled {
         return Err(format!("{path}.enabled is false"));
     }
-    let placement = Placement { namespace: namespace.into(), owners: owners(configs) };
+    let owners = around.anchor.cloned().into_iter().chain(owners(configs)).collect();
+    let placement = Placement { namespace: around.namespace.into(), owners };
     Ok(template.render(rebellions, section, &placement))
 }
 
-/// Every AcceleratorConfig owns the DaemonSet, so that the next one takes over a running operand when the first goes:
-/// garbage collection ends it only with its last owner.
+/// Every AcceleratorConfig owns the DaemonSet, so that the next one takes over a running operand when the first goes.
 fn owners(configs: &[&ObservedConfig]) -> Vec<OwnerReference> {
     let lasting = configs.iter().filter(|config| config.metadata.deletion_timestamp.is_none());
     let mut owners: Vec<_> = lasting

@@ -1,14 +1,16 @@
 //! The loop of a component controller: see, plan, write what differs, report.
 
+mod anchor;
 mod contest;
 mod daemon_set;
 mod inspection;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use accelerator_api::contract::Component;
 use accelerator_api::{ObservedConfig, Reason};
-use accelerator_operand::{Operand, Outcome, Report, Template, Write, plan, report};
+use accelerator_operand::{Operand, Outcome, Plan, Report, Surroundings, Template, Write, plan, report};
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::runtime::watcher::Config;
@@ -16,9 +18,13 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::inspection::Inspection;
-use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Written, clock};
+use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Vacancy, Written, clock};
+
+/// When to ask again for what a plan cannot do without.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// The whole `main` of a component controller.
 pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow::Result<()> {
@@ -40,6 +46,8 @@ struct Controller {
     template: Template,
     namespace: String,
     configs: Shared<Mirror<ObservedConfig>>,
+    vacancy: Vacancy,
+    anchor: Anchor,
     daemon_sets: Shared<Mirror<DaemonSet>>,
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
@@ -55,6 +63,8 @@ impl Controller {
         let own = Config::default().fields(&format!("metadata.name={}", component.operand));
         Self {
             configs: runtime.mirror(Api::all(client.clone()), Config::default()),
+            vacancy: Vacancy::new(client.clone()),
+            anchor: Anchor::new(client.clone(), component),
             daemon_sets: runtime.mirror(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
             inspection: Inspection::new(&client, &namespace, component),
@@ -76,14 +86,36 @@ impl Controller {
     async fn step(&mut self, runtime: &Runtime) -> Option<Instant> {
         let configs = self.configs.with(|mirror| mirror.snapshot())?;
         self.daemon_sets.with(|mirror| mirror.snapshot())?;
+        if !self.anchor.ensure().await {
+            return Some(Instant::now() + UNANSWERED);
+        }
         let started = Instant::now();
         let references: Vec<_> = configs.iter().map(AsRef::as_ref).collect();
-        let plan = plan(&self.template, &self.namespace, &references, self.live().as_deref());
+        let plan = self.plan(&references).await;
         let active = plan.active.map(|index| references[index]);
         let outcome = self.carry_out(plan.write, active, runtime).await;
         let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
         runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
-        [next, self.daemon_set.retry_at(), self.inspection.due_at()].into_iter().flatten().min()
+        let due = [next, self.daemon_set.retry_at(), self.inspection.due_at(), self.vacancy.due_at()];
+        due.into_iter().flatten().min()
+    }
+
+    /// What to do now. If that is a write, whom the DaemonSet belongs to is made sure of first.
+    async fn plan(&mut self, configs: &[&ObservedConfig]) -> Plan {
+        let live = self.live();
+        let vacant = self.vacancy.look(configs.is_empty()).await;
+        let plan = |anchor: &Anchor| {
+            let around = Surroundings { namespace: &self.namespace, anchor: anchor.owner(), vacant };
+            plan(&self.template, around, configs, live.as_deref())
+        };
+        let first = plan(&self.anchor);
+        let writes = match &first.write {
+            Write::Apply { wanted, difference } => {
+                self.daemon_set.instead(wanted, live.as_deref(), difference).is_none()
+            }
+            _ => false,
+        };
+        if writes && self.anchor.refresh().await { plan(&self.anchor) } else { first }
     }
 
     /// Writes what the plan says. `None` when there is nothing to report: nobody asks, or the API server did not answer,
@@ -109,7 +141,7 @@ impl Controller {
                 change
             }
             Write::Apply { wanted, difference } => {
-                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref(), difference.as_deref()).await;
+                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref(), &difference).await;
                 if let Some(applied) = applied {
                     self.daemon_sets.with(|mirror| mirror.insert(applied));
                 }

@@ -17,6 +17,7 @@ mod pace;
 mod program;
 mod status;
 mod telemetry;
+mod vacancy;
 mod watch;
 
 pub use backoff::Backoff;
@@ -28,4 +29,5 @@ pub use mirror::{Mirror, Shared, version_of};
 pub use options::Options;
 pub use program::{Program, Runtime};
 pub use status::{StatusWriter, Written};
+pub use vacancy::Vacancy;
 pub use watch::PAGE_SIZE;

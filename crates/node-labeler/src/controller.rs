@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, condition_types};
 use accelerator_operand::condition;
-use accelerator_runtime::{Announcement, Mirror, Runtime, Shared, StatusWriter, Written, now as wall_clock};
+use accelerator_runtime::{Announcement, Mirror, Runtime, Shared, StatusWriter, Vacancy, Written, now as wall_clock};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{ListParams, PartialObjectMeta, Patch, PatchParams};
+use kube::api::{PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -24,10 +24,6 @@ use crate::view::NodeView;
 /// Writes under way at once. More gains nothing: 16 keep an API server on two cores busy.
 const IN_FLIGHT: usize = 16;
 
-/// How long there must have been no AcceleratorConfig before that is believed. A CRD that is deleted, to be made again,
-/// takes its objects along one by one; by then it is gone itself, and the question whether there are any has no answer.
-const VACANCY: Duration = Duration::from_secs(5);
-
 /// Runs until told to stop.
 pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()> {
     let index = runtime.share(Index::new(hold_down));
@@ -35,17 +31,15 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
     let target = index.clone();
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
     runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
-    let all_configs = Api::all(runtime.client.clone());
-    let configs = runtime.mirror(all_configs.clone(), Config::default());
+    let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
     let mut labeler = Labeler {
         index,
         configs,
-        all_configs,
         nodes: Api::all(runtime.client.clone()),
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
         status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
         started: false,
-        vacancy: Vacancy::No,
+        vacancy: Vacancy::new(runtime.client.clone()),
     };
     runtime.drive(async |runtime| labeler.step(runtime).await).await
 }
@@ -53,23 +47,12 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
 struct Labeler {
     index: Shared<Index>,
     configs: Shared<Mirror<ObservedConfig>>,
-    all_configs: Api<ObservedConfig>,
     nodes: Api<Node>,
     permits: Arc<Semaphore>,
     status: StatusWriter,
     /// Whether a first look at the whole cluster has been taken.
     started: bool,
-    /// Whether there is no config at all.
     vacancy: Vacancy,
-}
-
-/// Whether there is no config at all.
-#[derive(Clone, Copy, Debug)]
-enum Vacancy {
-    No,
-    /// None is known; to be asked for then.
-    Unconfirmed(tokio::time::Instant),
-    Confirmed,
 }
 
 fn take(index: &mut Index, event: Event<PartialObjectMeta<Node>>) {
@@ -91,10 +74,10 @@ impl Labeler {
         }
         let started = Instant::now();
         let active = active(configs.iter().map(|config| &config.metadata));
-        self.look_at_vacancy(active.is_none()).await;
-        let policy = match self.vacancy {
-            Vacancy::Unconfirmed(_) => Policy::Frozen,
-            _ => Policy::of(active.map(|index| configs[index].spec.as_ref())),
+        let vacant = self.vacancy.look(configs.is_empty()).await;
+        let policy = match active {
+            None if !vacant => Policy::Frozen,
+            active => Policy::of(active.map(|index| configs[index].spec.as_ref())),
         };
         self.index.with(|index| index.set_policy(policy, Instant::now()));
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
@@ -103,27 +86,7 @@ impl Labeler {
         self.label(runtime);
         runtime.metrics.reconciled(self.index.with(|index| index.failing()) == 0, started.elapsed());
         let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
-        let question = match self.vacancy {
-            Vacancy::Unconfirmed(at) => Some(at),
-            _ => None,
-        };
-        next.into_iter().chain(due).chain(question).min()
-    }
-
-    /// Believes that there is no config only when the API server says so again after a while.
-    async fn look_at_vacancy(&mut self, none_is_known: bool) {
-        let now = tokio::time::Instant::now();
-        self.vacancy = match self.vacancy {
-            _ if !none_is_known => Vacancy::No,
-            Vacancy::No => Vacancy::Unconfirmed(now + VACANCY),
-            Vacancy::Unconfirmed(at) if at <= now => {
-                match self.all_configs.list_metadata(&ListParams::default().limit(1)).await {
-                    Ok(list) if list.items.is_empty() => Vacancy::Confirmed,
-                    _ => Vacancy::Unconfirmed(now + VACANCY),
-                }
-            }
-            same => same,
-        };
+        [next, due, self.vacancy.due_at()].into_iter().flatten().min()
     }
 
     /// Starts as many writes as may be under way.

@@ -83,41 +83,51 @@ impl DaemonSetWriter {
         Change::None
     }
 
+    /// What there is to say in place of writing this, if it is not to be written now.
+    pub(super) fn instead(&mut self, wanted: &DaemonSet, live: Option<&DaemonSet>, difference: &str) -> Option<Change> {
+        let what = mark(wanted);
+        if live.is_some_and(|live| self.settled == Some((what.clone(), live.metadata.generation))) {
+            self.succeed();
+            return Some(Change::Overridden(difference.into()));
+        }
+        if let Some(change) = self.waiting(what.as_ref()) {
+            return Some(change);
+        }
+        let culprit = self.culprit(wanted, live);
+        self.contested_until = culprit.and_then(|_| self.contest.wait(Instant::now()));
+        self.contested_until?;
+        let culprit = culprit.unwrap_or_default();
+        Some(Change::Contested(format!("{culprit} keeps changing {difference} of DaemonSet {}", object(wanted))))
+    }
+
+    /// Who changed what had been as we want it, so that this would put it right again; `None` if it never was.
+    fn culprit<'a>(&self, wanted: &DaemonSet, live: Option<&'a DaemonSet>) -> Option<&'a str> {
+        let what = mark(wanted);
+        let live = live
+            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|(settled, _)| *settled == what))?;
+        Some(last_other_writer(live, self.component.controller).unwrap_or("somebody"))
+    }
+
     /// Creates the object or brings it to this state; returns it as it is now. `difference` tells where `live` is not as
     /// `wanted`.
     pub(super) async fn apply(
         &mut self,
         wanted: &DaemonSet,
         live: Option<&DaemonSet>,
-        difference: Option<&str>,
+        difference: &str,
     ) -> (Change, Option<DaemonSet>) {
-        let what = mark(wanted);
-        let difference = difference.unwrap_or_default();
-        if live.is_some_and(|live| self.settled == Some((what.clone(), live.metadata.generation))) {
-            self.succeed();
-            return (Change::Overridden(difference.into()), None);
-        }
-        if let Some(change) = self.waiting(what.as_ref()) {
+        if let Some(change) = self.instead(wanted, live, difference) {
             return (change, None);
         }
-        // It was as we want it before: this puts right what somebody else did.
-        let repaired = live
-            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|(settled, _)| *settled == what));
-        let culprit =
-            repaired.and_then(|live| last_other_writer(live, self.component.controller)).unwrap_or("somebody");
-        self.contested_until = repaired.and_then(|_| self.contest.wait(Instant::now()));
-        if self.contested_until.is_some() {
-            let why = format!("{culprit} keeps changing {difference} of DaemonSet {}", object(wanted));
-            return (Change::Contested(why), None);
-        }
+        let (what, culprit) = (mark(wanted), self.culprit(wanted, live));
         let params = PatchParams::apply(self.component.controller).force();
         match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
             Ok(applied) => {
                 let object = object(wanted);
-                let news = match (live, repaired) {
+                let news = match (live, culprit) {
                     (None, _) => ("Created", format!("created DaemonSet {object}")),
                     (_, None) => ("Updated", format!("updated DaemonSet {object}")),
-                    (_, Some(_)) => {
+                    (_, Some(culprit)) => {
                         self.contest.repaired(Instant::now());
                         ("Repaired", format!("repaired DaemonSet {object}: {culprit} had changed {difference}"))
                     }
