@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
-use testbed::{Access, Cluster, Controller, Wait, eventually};
+use testbed::controller::NAMESPACE;
+use testbed::{Access, Cluster, Controller, Wait, eventually, skewed};
 
 use crate::programs::get;
 use crate::{CONTAINER, LABELER};
@@ -80,6 +82,49 @@ async fn a_leader_that_slept_through_its_lease_follows() -> anyhow::Result<()> {
     assert!(leader.ended().is_none(), "losing a lease is no reason to end");
     drop(follower);
     becomes(&address, "leader").await;
+    Ok(())
+}
+
+/// Two replicas whose clocks are twenty minutes apart: a lease that looks long over by the one is respected all the same,
+/// and one that seems to come from the future is taken when nobody renews it.
+#[tokio::test]
+async fn clocks_that_are_wrong_mislead_nobody() -> anyhow::Result<()> {
+    const TEN_MINUTES: Duration = Duration::from_mins(10);
+    let cluster = Cluster::lease().await;
+    cluster.configure("default", Access::enable(&[])).await?;
+    let behind = skewed(&cluster.folder, false, TEN_MINUTES)?;
+    let ahead = skewed(&cluster.folder, true, TEN_MINUTES)?;
+    let mut first = Controller::start_in(&cluster, LABELER, QUICK, &behind).await?;
+    let one = first.admin_address().await?;
+    becomes(&one, "leader").await;
+    let renewed = cluster.kubectl(&["get", "lease", LABELER, "-n", NAMESPACE, "-o", "jsonpath={.spec.renewTime}"])?;
+    let renewed: Timestamp = renewed.parse()?;
+    // The API server's own clock is right.
+    let made = cluster.config("default").await["metadata"]["creationTimestamp"].clone();
+    let off = serde_json::from_value::<Timestamp>(made)?.duration_since(renewed);
+    assert!(off > SignedDuration::from_mins(9), "the clock is not wrong: {off}");
+
+    let mut second = Controller::start_in(&cluster, LABELER, QUICK, &ahead).await?;
+    let other = second.admin_address().await?;
+    becomes(&other, "follower").await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        assert_eq!((state(&one).await.as_str(), state(&other).await.as_str()), ("leader", "follower"));
+    }
+    cluster.npu_nodes("w", 2, "container").await?;
+    cluster.expect_deployed("w-1", CONTAINER).await;
+    cluster.expect_ready("default").await;
+    first.process().signal(Signal::KILL);
+    becomes(&other, "leader").await;
+    // And the other way round.
+    let mut third = Controller::start_in(&cluster, LABELER, QUICK, &behind).await?;
+    let last = third.admin_address().await?;
+    becomes(&last, "follower").await;
+    drop(second);
+    becomes(&last, "leader").await;
+    cluster.npu_nodes("v", 1, "container").await?;
+    cluster.expect_deployed("v-0", CONTAINER).await;
+    cluster.expect_ready("default").await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 mod components;
 mod crash;
+mod crd;
 mod demo;
 mod edits;
 mod faults;

@@ -32,9 +32,20 @@ pub struct Controller {
 impl Controller {
     /// Starts a program with the rights of its own service account and no others.
     pub async fn start(access: &Access, name: &'static str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(access, name, arguments, &[]).await
+    }
+
+    /// Starts a program as above, with this beside its own environment.
+    pub async fn start_in(
+        access: &Access,
+        name: &'static str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let kubeconfig = identity(access, name).await?;
         let mut command = Command::new(own_binary(name)?);
         command.env_clear().env("KUBECONFIG", &kubeconfig).env("RUST_BACKTRACE", "1");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.args(["--admin-address", "127.0.0.1:0", "--log-format", "json"]).args(arguments);
         let log = access.folder.join(format!("{name}.{}.log", next_number()));
         Ok(Self { name, process: Process::start(&mut command, &log)? })

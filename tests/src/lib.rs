@@ -7,6 +7,7 @@
 pub mod access;
 pub mod audit;
 mod certificates;
+mod clock;
 mod cluster;
 mod control_plane;
 pub mod controller;
@@ -25,6 +26,7 @@ mod wait;
 
 pub use access::Access;
 pub use audit::Request;
+pub use clock::skewed;
 pub use cluster::Cluster;
 pub use control_plane::{ControlPlane, PLAYED, Profile, start_kwok};
 pub use controller::Controller;

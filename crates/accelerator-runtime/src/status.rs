@@ -16,7 +16,7 @@ use crate::{Announcement, Backoff, Events};
 const PACE: Duration = Duration::from_secs(1);
 
 /// How long until an installed CRD that is too old is tried again.
-const CRD_TOO_OLD_RETRY: Duration = Duration::from_mins(5);
+const CRD_TOO_OLD_RETRY: Duration = Duration::from_secs(30);
 
 /// What became of a status write.
 #[derive(Debug)]

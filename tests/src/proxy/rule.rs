@@ -23,6 +23,8 @@ pub enum Fault {
     SignalBeforeAnswer(Signal),
     /// It is carried out and answered, and the program gets a signal before it can send anything else.
     SignalAfterAnswer(Signal),
+    /// A list is answered as it was the first time, as by an API server that has fallen behind.
+    Replay,
     /// An open watch ends.
     Cut,
     /// An open watch says nothing any more.

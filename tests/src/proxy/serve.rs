@@ -1,5 +1,6 @@
 //! Takes requests, harms them by rule, and sends them on.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -32,11 +34,19 @@ pub(super) struct Shared {
     upstream: Client,
     pub(super) rules: Mutex<Vec<Rule>>,
     pub(super) seen: Mutex<Vec<Seen>>,
+    /// The first answer to each list, and the bytes of all of them, by path.
+    lists: Mutex<BTreeMap<String, List>>,
     /// Process id of the program, for signals.
     pub(super) program: AtomicI32,
     /// The program is about to get a signal: it must not do anything else before.
     pub(super) is_doomed: AtomicBool,
     log: Mutex<std::fs::File>,
+}
+
+/// What a list was answered with.
+struct List {
+    first: Bytes,
+    bytes: usize,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, kube::Error>>;
@@ -73,6 +83,7 @@ impl Shared {
             upstream,
             rules: Mutex::default(),
             seen: Mutex::default(),
+            lists: Mutex::default(),
             program: AtomicI32::new(0),
             is_doomed: AtomicBool::new(false),
             log: Mutex::new(log),
@@ -92,8 +103,14 @@ impl Shared {
             Some(Fault::Hang) => return std::future::pending().await,
             Some(Fault::Drop) => return Err(Gone),
             Some(Fault::Refuse(code, retry_after)) => return Ok(refusal(*code, *retry_after)),
+            Some(Fault::Replay) => {
+                if let Some(list) = lock(&self.lists).get(request.uri().path()) {
+                    return Ok(json_answer(200, list.first.clone()));
+                }
+            }
             _ => {}
         }
+        let path = request.uri().path().to_owned();
         let answer = self.forward(request).await?;
         match fault {
             Some(Fault::LoseAnswer) => {
@@ -121,6 +138,12 @@ impl Shared {
         if seen.verb == "watch" {
             return Ok(Response::from_parts(head, self.watched(seen, body)));
         }
+        if seen.verb == "list" && head.status.is_success() {
+            let bytes = body.collect().await.map_err(|_| Gone)?.to_bytes();
+            let mut lists = lock(&self.lists);
+            lists.entry(path).or_insert_with(|| List { first: bytes.clone(), bytes: 0 }).bytes += bytes.len();
+            return Ok(Response::from_parts(head, full(bytes)));
+        }
         Ok(Response::from_parts(head, body.boxed_unsync()))
     }
 
@@ -129,6 +152,11 @@ impl Shared {
         head.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|_| Gone)?.to_bytes();
         self.upstream.send(Request::from_parts(head, Body::from(body.to_vec()))).await.map_err(|_| Gone)
+    }
+
+    /// Bytes of the answers to all lists so far.
+    pub(super) fn listed_bytes(&self) -> usize {
+        lock(&self.lists).values().map(|list| list.bytes).sum()
     }
 
     /// The events of a watch, until a rule says otherwise.
@@ -198,10 +226,17 @@ impl Shared {
 fn refusal(code: u16, retry_after: Option<u32>) -> Answer {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
         "reason": "Injected", "message": format!("refused by the test with {code}")});
-    let mut response = Response::builder().status(code);
+    let mut answer = json_answer(code, Bytes::from(status.to_string()));
     if let Some(seconds) = retry_after {
-        response = response.header(http::header::RETRY_AFTER, seconds);
+        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
-    let body = Full::new(Bytes::from(status.to_string())).map_err(|never: Infallible| match never {});
-    response.header(http::header::CONTENT_TYPE, "application/json").body(body.boxed_unsync()).unwrap_or_default()
+    answer
+}
+
+fn json_answer(code: u16, body: Bytes) -> Answer {
+    Response::builder().status(code).header(CONTENT_TYPE, "application/json").body(full(body)).unwrap_or_default()
+}
+
+fn full(body: Bytes) -> UnsyncBoxBody<Bytes, kube::Error> {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }

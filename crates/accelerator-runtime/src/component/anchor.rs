@@ -15,31 +15,41 @@ use crate::telemetry::chain;
 pub(super) struct Anchor {
     roles: Api<ClusterRole>,
     component: &'static Component,
-    known: Option<Option<OwnerReference>>,
+    known: Known,
+}
+
+#[derive(PartialEq)]
+enum Known {
+    Nothing,
+    Unreadable,
+    Owner(OwnerReference),
 }
 
 impl Anchor {
     pub(super) fn new(client: Client, component: &'static Component) -> Self {
-        Self { roles: Api::all(client), component, known: None }
+        Self { roles: Api::all(client), component, known: Known::Nothing }
     }
 
     /// The owner, if there is one. Before anybody asked there is none.
     pub(super) fn owner(&self) -> Option<&OwnerReference> {
-        self.known.as_ref()?.as_ref()
+        match &self.known {
+            Known::Owner(owner) => Some(owner),
+            Known::Nothing | Known::Unreadable => None,
+        }
     }
 
     /// Makes sure that it has been asked for once; `false` when there was no answer.
     pub(super) async fn ensure(&mut self) -> bool {
-        if self.known.is_none() {
+        if self.known == Known::Nothing {
             self.refresh().await;
         }
-        self.known.is_some()
+        self.known != Known::Nothing
     }
 
     /// Asks for it. Returns whether it is another than before. Without an answer everything stays as it was.
     pub(super) async fn refresh(&mut self) -> bool {
         let found = match self.roles.get_metadata(self.component.controller).await {
-            Ok(role) => Some(OwnerReference {
+            Ok(role) => Known::Owner(OwnerReference {
                 api_version: ClusterRole::api_version(&()).into(),
                 kind: ClusterRole::kind(&()).into(),
                 name: role.name_any(),
@@ -47,14 +57,14 @@ impl Anchor {
                 ..OwnerReference::default()
             }),
             Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
-                if self.known != Some(None) {
+                if self.known != Known::Unreadable {
                     warn!(
                         clusterRole = self.component.controller,
                         err = status.message,
                         "Could not read our own ClusterRole; if the CRD is deleted, the DaemonSet goes with it"
                     );
                 }
-                None
+                Known::Unreadable
             }
             Err(error) => {
                 warn!(
@@ -65,7 +75,6 @@ impl Anchor {
                 return false;
             }
         };
-        let found = Some(found);
         let changed = self.known != found;
         self.known = found;
         changed

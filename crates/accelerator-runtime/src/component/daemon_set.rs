@@ -125,18 +125,22 @@ impl DaemonSetWriter {
             Ok(applied) => {
                 let object = object(wanted);
                 let news = match (live, culprit) {
-                    (None, _) => ("Created", format!("created DaemonSet {object}")),
-                    (_, None) => ("Updated", format!("updated DaemonSet {object}")),
+                    // An API server that has fallen behind knew nothing of it, and there it was.
+                    (None, _) if applied.status.as_ref().is_some_and(|status| status.observed_generation.is_some()) => {
+                        None
+                    }
+                    (None, _) => Some(("Created", format!("created DaemonSet {object}"))),
+                    (_, None) => Some(("Updated", format!("updated DaemonSet {object}"))),
                     (_, Some(culprit)) => {
                         self.contest.repaired(Instant::now());
-                        ("Repaired", format!("repaired DaemonSet {object}: {culprit} had changed {difference}"))
+                        Some(("Repaired", format!("repaired DaemonSet {object}: {culprit} had changed {difference}")))
                     }
                 };
                 info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
                 self.succeed();
                 self.settled = Some((what, applied.metadata.generation));
-                (Change::Done(news), Some(applied))
+                (news.map_or(Change::None, Change::Done), Some(applied))
             }
             Err(error) => (self.fail(what, &error, wanted), None),
         }

@@ -36,6 +36,9 @@ pub struct ProcessFigures {
     pub peak_mb: f64,
     pub cpu_seconds: f64,
     pub binary_mb: f64,
+    /// Bytes of all lists that it takes when it starts, in KB.
+    #[serde(default)]
+    pub listed_kb: f64,
 }
 
 impl Run {

@@ -102,14 +102,14 @@ fn page(runs: &[Run]) -> anyhow::Result<String> {
     for run in runs {
         writeln!(
             out,
-            "\n## Processes at {} nodes\n\n| program | settled MB | peak MB | CPU s | binary MB |\n|---|--:|--:|--:|--:|",
+            "\n## Processes at {} nodes\n\n| program | settled MB | peak MB | CPU s | lists at start KB | binary MB |\n|---|--:|--:|--:|--:|--:|",
             run.nodes
         )?;
         for one in &run.processes {
             writeln!(
                 out,
-                "| {} | {:.1} | {:.1} | {:.2} | {:.1} |",
-                one.name, one.settled_mb, one.peak_mb, one.cpu_seconds, one.binary_mb
+                "| {} | {:.1} | {:.1} | {:.2} | {:.0} | {:.1} |",
+                one.name, one.settled_mb, one.peak_mb, one.cpu_seconds, one.listed_kb, one.binary_mb
             )?;
         }
     }

@@ -11,7 +11,7 @@ use testbed::access::OPERANDS;
 use testbed::nodes::npu_labels;
 use testbed::programs::own_binary;
 use testbed::{
-    Access, Cluster, ControlPlane, Controller, Profile, Wait, eventually_within, install, nodes, repository, say,
+    Access, Cluster, ControlPlane, Controller, Profile, Proxy, Wait, eventually_within, install, nodes, repository, say,
 };
 
 use crate::machine::{Machine, Usage};
@@ -137,13 +137,31 @@ async fn settled(cluster: &Cluster, names: &[String], run: &mut Run) -> anyhow::
 async fn restarts(cluster: &Cluster, controllers: &mut Vec<Controller>, run: &mut Run) -> anyhow::Result<()> {
     say("5. A restart of every controller");
     let mark = cluster.mark()?;
+    let mut proxies = vec![];
+    for controller in std::mem::take(controllers) {
+        let name = controller.name;
+        controller.stop()?;
+        let proxy = Proxy::start(&cluster.entry, &cluster.folder, name)?;
+        let through = Access { entry: proxy.entry.clone(), ..Access::clone(cluster) };
+        controllers.push(through.start(name).await);
+        proxies.push(proxy);
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let writes = run.count("restart of every controller", &mark)?;
+    for (controller, proxy) in controllers.iter().zip(&proxies) {
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let listed_kb = proxy.listed_bytes() as f64 / 1e3;
+        if let Some(process) = run.processes.iter_mut().find(|process| process.name == controller.name) {
+            process.listed_kb = listed_kb;
+        }
+    }
+    // Without the proxies, which end here.
     for controller in std::mem::take(controllers) {
         let name = controller.name;
         controller.stop()?;
         controllers.push(cluster.start(name).await);
     }
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    let writes = run.count("restart of every controller", &mark)?;
+    ready(cluster).await;
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     run.set("writes after restarts", writes as f64);
     Ok(())
@@ -185,6 +203,7 @@ fn processes(controllers: &[Controller], run: &mut Run) -> anyhow::Result<()> {
             peak_mb: usage.peak_mb,
             cpu_seconds: usage.cpu_seconds,
             binary_mb,
+            listed_kb: 0.0,
         });
     }
     let sum = run.processes.iter().map(|one| one.settled_mb).sum();
