@@ -1,6 +1,6 @@
 //! One of our programs as a real process, with the token of its own service account.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::Access;
 use crate::kubeconfig::{self, User};
 use crate::process::Process;
-use crate::programs::own_binary;
+use crate::programs::{own_binary, shipped_binary};
 
 /// The namespace of the controllers' service accounts.
 pub const NAMESPACE: &str = "accelerator-system";
@@ -42,8 +42,23 @@ impl Controller {
         arguments: &[&str],
         environment: &[(&str, String)],
     ) -> anyhow::Result<Self> {
+        Self::start_binary(access, name, &own_binary(name)?, arguments, environment).await
+    }
+
+    /// Starts a program as it is shipped.
+    pub async fn start_shipped(access: &Access, name: &'static str) -> anyhow::Result<Self> {
+        Self::start_binary(access, name, &shipped_binary(name)?, &[], &[]).await
+    }
+
+    async fn start_binary(
+        access: &Access,
+        name: &'static str,
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let kubeconfig = identity(access, name).await?;
-        let mut command = Command::new(own_binary(name)?);
+        let mut command = Command::new(binary);
         command.env_clear().env("KUBECONFIG", &kubeconfig).env("RUST_BACKTRACE", "1");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.args(["--admin-address", "127.0.0.1:0", "--log-format", "json"]).args(arguments);

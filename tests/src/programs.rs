@@ -154,27 +154,48 @@ pub fn own_binary(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 fn build_own() -> anyhow::Result<PathBuf> {
+    let (target, profile) = where_we_are()?;
+    let mut build = cargo();
+    build.args(["build", "--locked", "--workspace", "--target-dir"]).arg(&target);
+    build.args(repository::programs().chain(["reaper"]).flat_map(|name| ["--bin", name]));
+    build.args(["--profile", if profile == "debug" { "dev" } else { &profile }]);
+    ensure!(build.status().context("could not run cargo")?.success(), "could not build the controllers; see above");
+    Ok(target.join(profile))
+}
+
+/// The path of a program as it is shipped: optimised and static, as the Containerfile builds it.
+pub fn shipped_binary(name: &str) -> anyhow::Result<PathBuf> {
+    let (target, _) = where_we_are()?;
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut build = cargo();
+    build
+        .args(["build", "--quiet", "--locked", "--release", "--bin", name, "--target", &triple, "--target-dir"])
+        .arg(&target);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    ensure!(build.status().context("could not run cargo")?.success(), "could not build {name}; see above");
+    Ok(target.join(triple).join("release").join(name))
+}
+
+/// Cargo's target folder and the name of the profile that we were built with.
+fn where_we_are() -> anyhow::Result<(PathBuf, String)> {
     let executable = std::env::current_exe()?;
     // A test is in PROFILE/deps, a program in PROFILE.
     let folder = executable.parent().context("the executable is nowhere")?;
     let folder = if folder.ends_with("deps") { folder.parent().context("deps is nowhere")? } else { folder };
     let profile = folder.file_name().and_then(OsStr::to_str).context("the profile has no name")?;
-    let target = folder.parent().context("the profile is nowhere")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    // What cargo told us of ourselves would make build scripts that look at it run again, here and then outside.
+    Ok((folder.parent().context("the profile is nowhere")?.into(), profile.into()))
+}
+
+/// Cargo, without what it told us of ourselves: that would make build scripts that look at it run again, here and then
+/// outside.
+fn cargo() -> Command {
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
         if of_package.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
         }
     }
+    build.current_dir(repository::root());
     build
-        .current_dir(repository::root())
-        .args(["build", "--locked", "--workspace", "--target-dir"])
-        .arg(target)
-        .args(repository::programs().chain(["reaper"]).flat_map(|name| ["--bin", name]));
-    build.args(["--profile", if profile == "debug" { "dev" } else { profile }]);
-    ensure!(build.status().context("could not run cargo")?.success(), "could not build the controllers; see above");
-    Ok(folder.into())
 }

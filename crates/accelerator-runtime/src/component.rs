@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::inspection::Inspection;
-use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Vacancy, Written, clock};
+use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written, clock};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl Controller {
             anchor: Anchor::new(client.clone(), component),
             daemon_sets: runtime.mirror(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
-            inspection: Inspection::new(&client, &namespace, component),
+            inspection: Inspection::new(client.clone(), &namespace, component),
             status: StatusWriter::new(client, component.controller, runtime.events.clone()),
             namespace,
             template,
@@ -194,11 +194,13 @@ impl Controller {
             if report.as_ref().map(Report::parts) == self.reported(config) {
                 continue;
             }
-            if self.status.ready_at(false) <= Instant::now() {
+            let told = config.status.condition(self.component().condition_type);
+            let urgency = report.as_ref().map_or(Urgency::News, |report| Urgency::of(told, &report.condition));
+            if self.status.ready_at(urgency) <= Instant::now() {
                 self.write_report(config, report, runtime).await;
             }
-            if self.status.ready_at(false) > Instant::now() {
-                return Some(self.status.ready_at(false));
+            if self.status.ready_at(urgency) > Instant::now() {
+                return Some(self.status.ready_at(urgency));
             }
         }
         None

@@ -28,6 +28,6 @@ pub use metrics::Metrics;
 pub use mirror::{Mirror, Shared, version_of};
 pub use options::Options;
 pub use program::{Program, Runtime};
-pub use status::{StatusWriter, Written};
+pub use status::{StatusWriter, Urgency, Written};
 pub use vacancy::Vacancy;
 pub use watch::PAGE_SIZE;

@@ -176,11 +176,14 @@ impl Runtime {
     ) -> anyhow::Result<()> {
         /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
         const AT_LEAST: Duration = Duration::from_mins(5);
+        /// What changes within this time after a look is looked at together: a thousand events are not a thousand looks.
+        const TOGETHER: Duration = Duration::from_millis(20);
         let pulse = self.pulse("loop");
         let mut parts = std::mem::take(&mut self.parts);
         loop {
             pulse.synced();
             let next = if self.fence.is_open() { step(&self).await } else { None };
+            tokio::time::sleep(TOGETHER).await;
             let at_least = tokio::time::Instant::now() + AT_LEAST;
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),

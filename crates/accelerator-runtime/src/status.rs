@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use accelerator_api::{AcceleratorConfig, ObservedConfig, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -12,11 +13,37 @@ use tracing::{info, warn};
 use crate::telemetry::chain;
 use crate::{Announcement, Backoff, Events};
 
-/// However fast a rollout goes, its progress is told at most this often.
+/// However fast things change, they are told at most this often.
 const PACE: Duration = Duration::from_secs(1);
+
+/// How often mere numbers are told, as those of a rollout that goes on. Each tells the whole cluster's API server.
+const PROGRESS_PACE: Duration = Duration::from_secs(5);
 
 /// How long until an installed CRD that is too old is tried again.
 const CRD_TOO_OLD_RETRY: Duration = Duration::from_secs(30);
+
+/// How soon something has to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It takes back that something is ready, and does not wait for its turn. What it takes back was told at the usual
+    /// pace, so that there are at most two writes a second.
+    TakesBack,
+    /// A condition has another status or reason, or is about another spec.
+    News,
+    /// Other numbers or words, the same verdict.
+    Progress,
+}
+
+impl Urgency {
+    /// Of telling `new` where `old` was told last.
+    #[must_use]
+    pub fn of(old: Option<&Condition>, new: &Condition) -> Self {
+        let same = |old: &Condition| {
+            (&old.status, &old.reason, old.observed_generation) == (&new.status, &new.reason, new.observed_generation)
+        };
+        if old.is_some_and(same) { Self::Progress } else { Self::News }
+    }
+}
 
 /// What became of a status write.
 #[derive(Debug)]
@@ -36,8 +63,8 @@ pub struct StatusWriter {
     manager: &'static str,
     events: Events,
     backoff: Backoff,
-    /// No write before, but an urgent one.
-    paced_until: Instant,
+    /// When the last write was.
+    written_at: Option<Instant>,
     /// No write before.
     blocked_until: Instant,
     crd_too_old: bool,
@@ -52,17 +79,21 @@ impl StatusWriter {
             manager,
             events,
             backoff: Backoff::new(PACE, Duration::from_mins(1)),
-            paced_until: Instant::now(),
+            written_at: None,
             blocked_until: Instant::now(),
             crd_too_old: false,
         }
     }
 
-    /// The earliest time of the next write. An urgent one, which takes back that something is ready, does not wait for its
-    /// turn: what it takes back was told at the usual pace, so that there are at most two writes a second.
+    /// The earliest time of the next write.
     #[must_use]
-    pub fn ready_at(&self, urgent: bool) -> Instant {
-        if urgent { self.blocked_until } else { self.blocked_until.max(self.paced_until) }
+    pub fn ready_at(&self, urgency: Urgency) -> Instant {
+        let pace = match urgency {
+            Urgency::TakesBack => Duration::ZERO,
+            Urgency::News => PACE,
+            Urgency::Progress => PROGRESS_PACE,
+        };
+        self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace))
     }
 
     /// Writes `status` as the whole of what this program says about the object.
@@ -77,7 +108,7 @@ impl StatusWriter {
         });
         let params = PatchParams::apply(self.manager).force();
         let answer = self.api.patch_status(&name, &params, &Patch::Apply(&body)).await;
-        self.paced_until = Instant::now() + PACE;
+        self.written_at = Some(Instant::now());
         match answer {
             Ok(config) => {
                 if self.backoff.is_failing() || self.crd_too_old {
@@ -129,4 +160,21 @@ impl StatusWriter {
 /// The API server answers 500 with these words to a field that the CRD does not declare.
 fn is_crd_too_old(message: &str) -> bool {
     message.contains("field not declared in schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use accelerator_operand::condition;
+
+    #[test]
+    fn other_numbers_are_progress_and_another_verdict_is_news() {
+        let now = crate::clock::now();
+        let told = |reason, message: &str, generation| condition(None, "X", reason, message, Some(generation), now);
+        let old = told(Reason::RolloutInProgress, "1 of 2", 1);
+        assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "2 of 2", 1)), Urgency::Progress);
+        assert_eq!(Urgency::of(Some(&old), &told(Reason::PodsNotReady, "1 of 2", 1)), Urgency::News);
+        assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "1 of 2", 2)), Urgency::News);
+        assert_eq!(Urgency::of(None, &old), Urgency::News);
+    }
 }

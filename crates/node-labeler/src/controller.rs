@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, condition_types};
 use accelerator_operand::condition;
-use accelerator_runtime::{Announcement, Mirror, Runtime, Shared, StatusWriter, Vacancy, Written, now as wall_clock};
+use accelerator_runtime::{
+    Announcement, Metrics, Mirror, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written, now as wall_clock,
+};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
 use crate::index::{Index, InvalidMode, Work, WorkResult};
@@ -89,44 +91,25 @@ impl Labeler {
         [next, due, self.vacancy.due_at()].into_iter().flatten().min()
     }
 
-    /// Starts as many writes as may be under way.
+    /// Starts as many writers as may be at work. Each goes on until there is nothing left to write.
     fn label(&self, runtime: &Runtime) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let Some(Work { node, patch }) = self.index.with(|index| index.next(Instant::now())) else {
+            let Some(work) = self.index.with(|index| index.next(Instant::now())) else {
                 return;
             };
-            let (nodes, index) = (self.nodes.clone(), self.index.clone());
-            let (changed, metrics) = (Arc::clone(&runtime.changed), runtime.metrics.clone());
+            let writer = Writer {
+                nodes: self.nodes.clone(),
+                index: self.index.clone(),
+                changed: Arc::clone(&runtime.changed),
+                metrics: runtime.metrics.clone(),
+            };
             tokio::spawn(async move {
-                let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
-                let answer = nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
-                metrics.applied(answer.is_ok());
-                let result = match answer {
-                    Ok(written) => WorkResult::Done(NodeView::of(&written.metadata)),
-                    Err(kube::Error::Api(status)) if status.code == 404 => WorkResult::Gone,
-                    Err(kube::Error::Api(status)) if status.code == 409 => WorkResult::Conflict,
-                    Err(error) => WorkResult::Failed(error.to_string()),
-                };
-                let why = match &result {
-                    WorkResult::Failed(why) => why.clone(),
-                    _ => String::new(),
-                };
-                if matches!(result, WorkResult::Done(_)) {
-                    info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
-                }
-                let (before, after) = index.with(|index| {
-                    let before = index.failing();
-                    index.finish(&node, result, Instant::now());
-                    (before, index.failing())
-                });
-                // Told when trouble begins and when it ends, however many nodes have it in between.
-                match (before, after) {
-                    (0, 1..) => warn!(node, err = why, "Could not label node; trying again"),
-                    (1.., 0) => info!("Nodes can be labelled again"),
-                    _ => {}
+                let mut work = Some(work);
+                while let Some(next) = work {
+                    work = writer.write(next).await;
                 }
                 drop(permit);
-                changed.notify_one();
+                writer.changed.notify_one();
             });
         }
     }
@@ -176,10 +159,8 @@ impl Labeler {
             if written {
                 continue;
             }
-            let is_true = |ready: &Condition| ready.status == "True";
-            let takes_back = status.condition(condition_types::READY).is_some_and(is_true)
-                && !conditions.iter().any(|new| new.type_ == condition_types::READY && is_true(new));
-            if self.status.ready_at(takes_back) <= tokio::time::Instant::now() {
+            let urgency = urgency(status, &conditions);
+            if self.status.ready_at(urgency) <= tokio::time::Instant::now() {
                 let status = AcceleratorConfigStatus { nodes, conditions: conditions.into(), components: vec![] };
                 match self.status.write(config, &json!(status)).await {
                     Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
@@ -187,8 +168,8 @@ impl Labeler {
                     Written::Later => {}
                 }
             }
-            if self.status.ready_at(false) > tokio::time::Instant::now() {
-                return Some(self.status.ready_at(false));
+            if self.status.ready_at(urgency) > tokio::time::Instant::now() {
+                return Some(self.status.ready_at(urgency));
             }
         }
         None
@@ -211,6 +192,59 @@ impl Labeler {
         };
         (Some(counts), conditions(config, &accepted, &readiness))
     }
+}
+
+/// One of those who write labels.
+struct Writer {
+    nodes: Api<Node>,
+    index: Shared<Index>,
+    changed: Arc<Notify>,
+    metrics: Metrics,
+}
+
+impl Writer {
+    /// Writes one node's labels. Returns the next work to do, if there is any.
+    async fn write(&self, Work { node, patch }: Work) -> Option<Work> {
+        let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
+        let answer = self.nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
+        self.metrics.applied(answer.is_ok());
+        let result = match answer {
+            Ok(written) => WorkResult::Done(NodeView::of(&written.metadata)),
+            Err(kube::Error::Api(status)) if status.code == 404 => WorkResult::Gone,
+            Err(kube::Error::Api(status)) if status.code == 409 => WorkResult::Conflict,
+            Err(error) => WorkResult::Failed(error.to_string()),
+        };
+        let why = match &result {
+            WorkResult::Failed(why) => why.clone(),
+            _ => String::new(),
+        };
+        if matches!(result, WorkResult::Done(_)) {
+            info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
+        }
+        let (before, after, next) = self.index.with(|index| {
+            let before = index.failing();
+            index.finish(&node, result, Instant::now());
+            (before, index.failing(), index.next(Instant::now()))
+        });
+        // Told when trouble begins and when it ends, however many nodes have it in between.
+        match (before, after) {
+            (0, 1..) => warn!(node, err = why, "Could not label node; trying again"),
+            (1.., 0) => info!("Nodes can be labelled again"),
+            _ => {}
+        }
+        self.changed.notify_one();
+        next
+    }
+}
+
+/// How soon these conditions have to be told.
+fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition; 2]) -> Urgency {
+    let is_ready = |condition: &Condition| condition.type_ == condition_types::READY && condition.status == "True";
+    if told.conditions.iter().any(is_ready) && !conditions.iter().any(is_ready) {
+        return Urgency::TakesBack;
+    }
+    let each = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new));
+    each.into_iter().find(|urgency| *urgency == Urgency::News).unwrap_or(Urgency::Progress)
 }
 
 /// What to say of a config that an older one keeps from counting.

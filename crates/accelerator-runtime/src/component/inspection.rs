@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use accelerator_api::contract::Component;
-use accelerator_operand::{Observation, PodTrouble, observe, troubles};
+use accelerator_operand::{Observation, PodTrouble, PodView, observe, troubles};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::ListParams;
-use kube::{Api, Client};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Time};
+use kube::api::{ListParams, Request};
+use kube::{Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -19,14 +23,29 @@ const LOOK_AFTER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How many running pods are looked at, at most, to find some that are not ready.
 const LOOK_AT: usize = 250;
-/// Pods per page: whole pods are large, and memory that was needed once is hardly ever given back.
+/// Pods per page.
 const PAGE: u32 = 25;
 /// How many troubles a message can name.
 const ENOUGH: usize = 3;
 
+/// A page of a list of which only some fields are read.
+#[derive(Deserialize)]
+struct Page<T> {
+    metadata: ListMeta,
+    items: Vec<T>,
+}
+
+/// What is read of an event.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EventView {
+    message: Option<String>,
+    last_timestamp: Option<Time>,
+}
+
 pub(super) struct Inspection {
-    pods: Api<Pod>,
-    events: Api<Event>,
+    client: Client,
+    namespace: String,
     component: &'static Component,
     /// When to look next, while there is something to look for.
     due: Option<Instant>,
@@ -34,9 +53,8 @@ pub(super) struct Inspection {
 }
 
 impl Inspection {
-    pub(super) fn new(client: &Client, namespace: &str, component: &'static Component) -> Self {
-        let (pods, events) = (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
-        Self { pods, events, component, due: None, troubles: vec![] }
+    pub(super) fn new(client: Client, namespace: &str, component: &'static Component) -> Self {
+        Self { client, namespace: namespace.into(), component, due: None, troubles: vec![] }
     }
 
     /// When to look again, if there is something to look for.
@@ -69,7 +87,7 @@ impl Inspection {
     /// Pods that do not even run are found by the server; the others page by page, and only so many.
     async fn look(&self, live: &DaemonSet) -> Result<Vec<PodTrouble>, kube::Error> {
         let own = ListParams::default().labels(&format!("name={}", self.component.operand)).limit(PAGE);
-        let mut found = troubles(&self.pods.list(&own.clone().fields("status.phase!=Running")).await?.items);
+        let mut found = troubles(&self.pods(&own.clone().fields("status.phase!=Running")).await?.items);
         let missing =
             live.status.as_ref().is_some_and(|now| now.current_number_scheduled < now.desired_number_scheduled);
         if missing && let Some(why) = self.why_not_created().await? {
@@ -78,7 +96,7 @@ impl Inspection {
         let mut page = own.fields("status.phase=Running");
         let mut seen = 0;
         while found.len() < ENOUGH && seen < LOOK_AT {
-            let pods = self.pods.list(&page).await?;
+            let pods = self.pods(&page).await?;
             seen += pods.items.len();
             found.extend(troubles(&pods.items));
             page.continue_token = pods.metadata.continue_.filter(|token| !token.is_empty());
@@ -93,8 +111,25 @@ impl Inspection {
     async fn why_not_created(&self) -> Result<Option<String>, kube::Error> {
         let fields =
             format!("involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate", self.component.operand);
-        let events = self.events.list(&ListParams::default().fields(&fields).limit(PAGE)).await?.items;
-        let newest = events.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+        let events: Page<EventView> = self.list::<Event, _>(&ListParams::default().fields(&fields).limit(PAGE)).await?;
+        let newest = events.items.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
         Ok(newest.and_then(|event| event.message))
+    }
+
+    async fn pods(&self, params: &ListParams) -> Result<Page<PodView>, kube::Error> {
+        self.list::<Pod, _>(params).await
+    }
+
+    /// Lists objects of kind `K`, reading no more of them than `T` asks for.
+    async fn list<K, T>(&self, params: &ListParams) -> Result<Page<T>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        T: DeserializeOwned,
+    {
+        let request = Request::new(K::url_path(&(), Some(&self.namespace))).list(params);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        // As kube marks its own requests, for the metrics.
+        request.extensions_mut().insert("list");
+        self.client.request(request).await
     }
 }
