@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{COMPONENTS, NODE_LABELER};
+use accelerator_api::contract::{COMPONENTS, NODE_LABELER, Workload};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
@@ -98,9 +98,12 @@ async fn label(cluster: &Cluster, names: &[String], run: &mut Run) -> anyhow::Re
     Ok(vec![labeler])
 }
 
-async fn raw(cluster: &Cluster, names: &[String], label: &str) -> anyhow::Result<f64> {
+/// Writes as many labels to each node as node-labeler does.
+async fn raw(cluster: &Cluster, names: &[String], prefix: &str) -> anyhow::Result<f64> {
     let mark = cluster.mark()?;
-    let change = [(label, Some("x"))];
+    let container = COMPONENTS.iter().filter(|one| one.runs_in(Workload::Container));
+    let keys: Vec<_> = container.map(|one| format!("{prefix}.{}", one.name)).collect();
+    let change: Vec<_> = keys.iter().map(|key| (key.as_str(), Some("true"))).collect();
     let each: Vec<_> = names.iter().map(|name| nodes::label(&cluster.client, name, &change)).collect();
     futures::stream::iter(each).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
     let mut requests = mark.requests()?;
@@ -110,7 +113,7 @@ async fn raw(cluster: &Cluster, names: &[String], label: &str) -> anyhow::Result
 
 /// Until every component is available on every node.
 async fn all_ready(cluster: &Cluster, count: usize) {
-    let expected = COMPONENTS.iter().filter(|one| one.name != "vfio-manager").count() * count;
+    let expected = COMPONENTS.iter().filter(|one| one.runs_in(Workload::Container)).count() * count;
     eventually_within(PATIENCE, "every pod to be ready", async || {
         let available = cluster.daemon_sets().await.into_iter().filter_map(|one| one.status?.number_available);
         Wait::until(available.sum::<i32>(), |sum| usize::try_from(*sum).is_ok_and(|sum| sum >= expected))
@@ -269,7 +272,7 @@ async fn bare(cluster: &Cluster, count: usize) -> anyhow::Result<f64> {
 /// Once more, because the machine is not the same all the time.
 async fn bare_again(cluster: &Cluster, names: &[String], before: f64, run: &mut Run) -> anyhow::Result<()> {
     say("7. The same DaemonSets, applied by kubectl once more");
-    let container = COMPONENTS.iter().filter(|one| one.name != "vfio-manager");
+    let container = COMPONENTS.iter().filter(|one| one.runs_in(Workload::Container));
     let labels: Vec<_> = container.map(|one| (one.deploy_label, Some("true"))).collect();
     let all: Vec<_> = names.iter().map(|name| nodes::label(&cluster.client, name, &labels)).collect();
     futures::stream::iter(all).buffer_unordered(IN_FLIGHT).try_collect::<()>().await?;
