@@ -1,4 +1,5 @@
-//! Dependencies point one way: api <- operand <- runtime <- binaries. What decides cannot reach a cluster.
+//! Dependencies point one way: api <- operand <- runtime <- binaries; process is below whatever runs. What decides cannot
+//! reach a cluster.
 
 use std::process::Command;
 
@@ -50,8 +51,11 @@ fn ours(package: &str) -> Vec<String> {
 #[test]
 fn each_layer_knows_only_those_below() {
     assert!(ours("accelerator-api").is_empty());
+    assert!(ours("accelerator-process").is_empty());
     assert_eq!(ours("accelerator-operand"), ["accelerator-api"]);
-    assert_eq!(ours("accelerator-runtime"), ["accelerator-api", "accelerator-operand"]);
+    assert_eq!(ours("accelerator-runtime"), ["accelerator-api", "accelerator-operand", "accelerator-process"]);
+    // What runs on nodes knows nothing of Kubernetes.
+    assert_eq!(ours("rebellions-vfio-manager"), ["accelerator-process"]);
     let all = ["accelerator-api", "accelerator-operand", "accelerator-runtime"];
     assert_eq!(ours("node-labeler"), all);
     for operand in operands() {

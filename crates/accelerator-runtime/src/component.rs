@@ -11,6 +11,7 @@ use std::time::Duration;
 use accelerator_api::contract::Component;
 use accelerator_api::{ObservedConfig, Reason};
 use accelerator_operand::{Operand, Outcome, Plan, Report, Surroundings, Template, Write, plan, report};
+use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::runtime::watcher::Config;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::inspection::Inspection;
-use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written, clock};
+use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(5);

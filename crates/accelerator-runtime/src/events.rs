@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::telemetry::chain;
-use crate::{Metrics, clock};
+use crate::Metrics;
+use accelerator_process::{chain, clock};
 
 /// Events about cluster-scoped objects live here: the API server accepts them nowhere else.
 const NAMESPACE: &str = "default";

@@ -2,10 +2,8 @@
 //! lines of `main`; what all of them share is here: options, logs, metrics, health, the client, watches, events, status
 //! writes and, for component controllers, the loop itself.
 
-mod admin;
 mod backoff;
 mod client;
-mod clock;
 mod component;
 mod events;
 mod health;
@@ -16,12 +14,11 @@ mod options;
 mod pace;
 mod program;
 mod status;
-mod telemetry;
 mod vacancy;
 mod watch;
 
+pub use accelerator_process::clock::now;
 pub use backoff::Backoff;
-pub use clock::now;
 pub use component::run_component;
 pub use events::{Announcement, Events};
 pub use metrics::Metrics;

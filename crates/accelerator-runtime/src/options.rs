@@ -1,12 +1,12 @@
 //! The options that every controller has.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use accelerator_process::LogOptions;
 use anyhow::{Context, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use k8s_openapi::jiff::SignedDuration;
 
 use crate::leadership::{JITTER, Timing};
@@ -54,26 +54,13 @@ pub struct Options {
     #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub admin_address: SocketAddr,
 
-    /// Format of logs [default: text on a terminal, otherwise json]
-    #[arg(long, env = "LOG_FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-
-    /// Level of logs: error, warn, info, debug or trace, or directives as in RUST_LOG, which also works
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
-    pub log_level: String,
+    /// How to log
+    #[command(flatten)]
+    pub log: LogOptions,
 
     /// Context of the kubeconfig to use outside a cluster [default: the current one]
     #[arg(long, env = "KUBE_CONTEXT", value_name = "CONTEXT")]
     pub context: Option<String>,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line, for collectors.
-    Json,
-    /// For people.
-    Text,
 }
 
 impl Options {
@@ -113,11 +100,5 @@ impl Options {
             return host.to_owned();
         }
         format!("{host}_{}_{:08x}", std::process::id(), rand::random::<u32>())
-    }
-
-    /// The format asked for, or the one that fits whoever reads standard error.
-    pub(crate) fn effective_log_format(&self) -> LogFormat {
-        let fitting = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
-        self.log_format.unwrap_or(fitting)
     }
 }

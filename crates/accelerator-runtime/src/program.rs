@@ -5,12 +5,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use accelerator_process::admin::{self, Answer};
+use accelerator_process::{Signals, log_panics};
 use anyhow::{Context, anyhow};
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client, Resource};
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use tracing::{error, info};
 
 use crate::health::{Health, Pulse};
 use crate::leadership::{Candidate, Fence};
-use crate::{Events, Metrics, Mirror, Options, Shared, admin, client, telemetry, watch};
+use crate::{Events, Metrics, Mirror, Options, Shared, client, watch};
 
 /// How long a write in flight may take to finish once the process is told to stop.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -58,7 +59,8 @@ impl Program {
     where
         F: Future<Output = anyhow::Result<()>>,
     {
-        telemetry::init(options)?;
+        // The client logs every server error that our own code already reports once, when trouble begins.
+        options.log.init("kube=error")?;
         log_panics();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(self.supervise(options, controller));
@@ -85,8 +87,9 @@ impl Program {
         let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
         parts.spawn(publisher);
-        let server = tokio::spawn(admin::serve(listener, health.clone(), Arc::new(registry)));
-        let signals = Signals::listen()?;
+        let (asked, registry) = (health.clone(), Arc::new(registry));
+        let server = tokio::spawn(admin::serve(listener, move |path: &str| answer(path, &asked, &registry)));
+        let mut signals = Signals::listen()?;
         info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
 
         let changed = Arc::new(Notify::new());
@@ -195,29 +198,16 @@ impl Runtime {
     }
 }
 
-/// The signals that ask a process to stop.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+/// What the admin server says.
+fn answer(path: &str, health: &Health, registry: &Registry) -> Answer {
+    let verdict = |complaints: Vec<String>| {
+        if complaints.is_empty() { Answer::ok("ok") } else { Answer::unavailable(&complaints.join("\n")) }
+    };
+    let now = tokio::time::Instant::now();
+    match path {
+        "/livez" => verdict(health.dead(now)),
+        "/readyz" => verdict(health.unready(now)),
+        "/metrics" => admin::metrics(registry),
+        _ => Answer::not_found(),
     }
-
-    async fn next(mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-/// A panic is a line in the log like any other trouble, and ends the process instead of one of its parts.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        error!(err = %panic, "Panicked; ending");
-        std::process::abort();
-    }));
 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::telemetry::chain;
 use crate::{Announcement, Backoff, Events};
+use accelerator_process::chain;
 
 /// However fast things change, they are told at most this often.
 const PACE: Duration = Duration::from_secs(1);
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn other_numbers_are_progress_and_another_verdict_is_news() {
-        let now = crate::clock::now();
+        let now = accelerator_process::clock::now();
         let told = |reason, message: &str, generation| condition(None, "X", reason, message, Some(generation), now);
         let old = told(Reason::RolloutInProgress, "1 of 2", 1);
         assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "2 of 2", 1)), Urgency::Progress);

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
 use crate::health::Pulse;
-use crate::telemetry::chain;
 use crate::{Backoff, Metrics};
+use accelerator_process::chain;
 
 /// Objects per page of a list. Small pages bound the memory that a list of thousands of nodes needs at once.
 pub const PAGE_SIZE: u32 = 100;

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, Resource, ResourceExt};
 use tracing::warn;
 
-use crate::telemetry::chain;
+use accelerator_process::chain;
 
 /// What is known of it. It is asked for once at start and before each write, which are rare.
 pub(super) struct Anchor {

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::contest::Contest;
-use crate::telemetry::chain;
 use crate::{Backoff, Metrics};
+use accelerator_process::chain;
 
 /// What became of a write.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::telemetry::chain;
+use accelerator_process::chain;
 
 /// A rollout that goes well is over sooner than this; only then are its pods asked what they wait for.
 const LOOK_AFTER: Duration = Duration::from_secs(5);

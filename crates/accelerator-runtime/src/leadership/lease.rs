@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::election::{Answer, Election, Next, Request, State};
 use super::{Fence, Timing};
+use crate::Metrics;
 use crate::health::Pulse;
-use crate::telemetry::chain;
-use crate::{Metrics, clock};
+use accelerator_process::{chain, clock};
 
 /// How long giving the lease back may take. When it does not work, others wait for the lease to run out.
 const FAREWELL: Duration = Duration::from_millis(500);

@@ -12,18 +12,18 @@ use crate::plot::svg;
 /// A figure and what it is to be.
 struct Goal {
     figure: &'static str,
-    goal: &'static str,
+    words: &'static str,
     meets: Option<fn(&Run, f64) -> bool>,
     /// Why it may miss.
     why: &'static str,
 }
 
 const fn figure(figure: &'static str) -> Goal {
-    Goal { figure, goal: "", meets: None, why: "" }
+    Goal { figure, words: "", meets: None, why: "" }
 }
 
-const fn goal(figure: &'static str, goal: &'static str, meets: fn(&Run, f64) -> bool, why: &'static str) -> Goal {
-    Goal { figure, goal, meets: Some(meets), why }
+const fn goal(figure: &'static str, words: &'static str, meets: fn(&Run, f64) -> bool, why: &'static str) -> Goal {
+    Goal { figure, words, meets: Some(meets), why }
 }
 
 /// Why a ratio at a small number of nodes says little.
@@ -92,8 +92,8 @@ fn page(runs: &[Run]) -> anyhow::Result<String> {
     let heads = runs.iter().fold(String::new(), |heads, run| heads + &format!(" {} nodes |", run.nodes));
     writeln!(out, "| figure | goal |{heads}\n|---|---|{}", "--:|".repeat(runs.len()))?;
     let mut misses = vec![];
-    for Goal { figure, goal, meets, why } in GOALS {
-        write!(out, "| {figure} | {goal} |")?;
+    for Goal { figure, words, meets, why } in GOALS {
+        write!(out, "| {figure} | {words} |")?;
         for run in runs {
             let value = run.figure(figure);
             let is_miss = meets.is_some_and(|meets| !meets(run, value));

@@ -1,0 +1,284 @@
+//! The agent: keeps every NPU of the node on vfio-pci, and tells where each stands. The thin shell: it waits for news and
+//! for time to pass, starts passes, and publishes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use accelerator_process::{Signals, clock};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::decide::Goal;
+use crate::modules::Modules;
+use crate::pass::{Finding, Worker};
+use crate::pci::Address;
+use crate::publish::Publisher;
+use crate::records::Lock;
+use crate::report::{DeviceReport, Report, WhenNone};
+use crate::schedule::{RESCAN, news_matter, next_look};
+use crate::survey::Doing;
+use crate::sysfs::Glance;
+use crate::uevent::{Uevent, Uevents};
+use crate::verdict::{Reason, State, Verdict};
+
+/// What happens within this time is looked at together.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// A pass that takes longer has met a kernel call that does not come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often an agent that waits for another one looks whether that has ended.
+const LOCK_POLL: Duration = Duration::from_millis(500);
+
+/// How long passes may go on when the agent is told to stop.
+const FAREWELL: Duration = Duration::from_millis(700);
+
+/// Everything that the agent needs.
+pub struct Agent {
+    /// What a pass works with. The host's part is looked up anew.
+    pub worker: Worker,
+    /// Where vfio-pci comes from; `None` for a tree that is not the kernel's own.
+    pub modules: Option<Modules>,
+    /// What having no NPU means.
+    pub when_none: WhenNone,
+    /// Where the report goes.
+    pub publisher: Publisher,
+}
+
+/// What is known of a device between passes.
+struct Device {
+    glance: Glance,
+    report: Option<DeviceReport>,
+    due: Instant,
+    failures: u32,
+    /// Since when a pass has been under way.
+    running: Option<(Instant, Doing)>,
+}
+
+impl Agent {
+    /// Works until told to stop.
+    pub async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let Some(_lock) = self.lock(&mut signals).await? else { return Ok(()) };
+        let uevents = self.modules.is_some().then(Uevents::subscribe).transpose();
+        let mut uevents = uevents.unwrap_or_else(|error| {
+            warn!(err = %error, "Could not subscribe to the kernel's news; looking every {} s", RESCAN.as_secs());
+            None
+        });
+        let mut devices: BTreeMap<Address, Device> = BTreeMap::new();
+        let mut passes: JoinSet<(Address, Finding)> = JoinSet::new();
+        let mut loading = Loading::default();
+        let mut rescan_at = Instant::now();
+        loop {
+            self.publisher.beat();
+            if rescan_at <= Instant::now() {
+                rescan_at = Instant::now() + RESCAN;
+                self.discover(&mut devices);
+            }
+            self.look_at_host(&devices, &mut loading).await;
+            self.start_passes(&mut devices, &mut passes);
+            self.publish(&devices);
+            let due = devices.values().map(Device::next).min().unwrap_or(rescan_at).min(rescan_at);
+            tokio::select! {
+                signal = signals.next() => {
+                    info!(signal, "Stopping; devices stay as they are");
+                    break;
+                }
+                Some(done) = passes.join_next() => match done {
+                    Ok((address, finding)) => conclude(&mut devices, address, finding),
+                    Err(error) => warn!(err = %error, "A pass failed"),
+                },
+                event = news(&mut uevents) => {
+                    tokio::time::sleep(TOGETHER).await;
+                    let more = uevents.iter_mut().flat_map(Uevents::more);
+                    std::iter::once(event).chain(more).for_each(|event| take_news(&mut devices, event));
+                    rescan_at = Instant::now();
+                }
+                () = sleep_until(due) => {}
+            }
+        }
+        // What was begun is brought to an end if that takes no longer than a moment.
+        let ended = async { while passes.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(FAREWELL, ended).await;
+        Ok(())
+    }
+
+    /// Waits until no other agent is at work. `None` when told to stop before.
+    async fn lock(&mut self, signals: &mut Signals) -> anyhow::Result<Option<Lock>> {
+        let mut told = false;
+        loop {
+            match self.worker.records.lock()? {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(taken) => {
+                    self.publisher.beat();
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(err = %taken, "Another agent is at work; waiting for its end");
+                        self.publisher.tell_only(&Report::waiting(Goal::Bind, taken.to_string()));
+                    }
+                }
+            }
+            tokio::select! {
+                _ = signals.next() => return Ok(None),
+                () = tokio::time::sleep(LOCK_POLL) => {}
+            }
+        }
+    }
+
+    /// Finds out which devices there are. Those that were known stay known.
+    fn discover(&self, devices: &mut BTreeMap<Address, Device>) {
+        let found = match self.worker.tree.npus() {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(err = %error, "Could not list PCI devices");
+                return;
+            }
+        };
+        devices.retain(|address, device| {
+            let stays = device.running.is_some() || found.iter().any(|glance| glance.address == *address);
+            if !stays {
+                info!(address = %address, "Device is gone");
+            }
+            stays
+        });
+        let now = Instant::now();
+        for glance in found {
+            let known = devices.entry(glance.address).or_insert_with(|| Device {
+                glance: glance.clone(),
+                report: None,
+                due: now,
+                failures: 0,
+                running: None,
+            });
+            // Somebody bound or unbound it.
+            if known.glance != glance {
+                known.due = now;
+                known.glance = glance;
+            }
+        }
+    }
+
+    /// Looks whether vfio-pci is there, and loads it when a device needs it.
+    async fn look_at_host(&mut self, devices: &BTreeMap<Address, Device>, loading: &mut Loading) {
+        self.worker.host = self.worker.tree.host();
+        let (Some(modules), Err(_)) = (&self.modules, &self.worker.host.vfio_pci) else {
+            *loading = Loading::default();
+            return;
+        };
+        if devices.is_empty() {
+            return;
+        }
+        if loading.due.is_none_or(|due| due <= Instant::now()) {
+            let modules = modules.clone();
+            let outcome = tokio::task::spawn_blocking(move || modules.load()).await;
+            loading.failures += 1;
+            loading.due = Some(Instant::now() + next_look(State::Failed, loading.failures));
+            match outcome {
+                Ok(Ok(())) => loading.error.clear(),
+                Ok(Err(error)) => loading.error = format!("{error:#}"),
+                Err(error) => loading.error = error.to_string(),
+            }
+            self.worker.host = self.worker.tree.host();
+        }
+        if self.worker.host.vfio_pci.is_err() && !loading.error.is_empty() {
+            self.worker.host.vfio_pci = Err(loading.error.clone());
+        }
+    }
+
+    fn start_passes(&self, devices: &mut BTreeMap<Address, Device>, passes: &mut JoinSet<(Address, Finding)>) {
+        let now = Instant::now();
+        let worker = Arc::new(self.worker.clone());
+        for (address, device) in devices.iter_mut().filter(|(_, device)| device.running.is_none() && device.due <= now)
+        {
+            let (worker, address, doing) = (Arc::clone(&worker), *address, Doing::default());
+            device.running = Some((now, doing.clone()));
+            // A thread: what it calls may never return.
+            passes.spawn_blocking(move || {
+                let finding = worker.run(Goal::Bind, address, &mut |step| {
+                    doing.begin(step);
+                    info!(address = %address, step = %step, "Changing device");
+                });
+                (address, finding)
+            });
+        }
+    }
+
+    fn publish(&mut self, devices: &BTreeMap<Address, Device>) {
+        let reports = devices.values().filter_map(Device::report);
+        let all_seen = devices.values().all(|device| device.report().is_some());
+        let report = Report::new(Goal::Bind, reports.collect(), self.when_none);
+        // What has not been looked at yet is no reason to be ready, nor to say that there is none.
+        if all_seen {
+            self.publisher.publish(report, clock::now());
+        }
+    }
+}
+
+/// The driver vfio-pci, while it is not there.
+#[derive(Default)]
+struct Loading {
+    due: Option<Instant>,
+    failures: u32,
+    error: String,
+}
+
+impl Device {
+    /// When to do something about it.
+    fn next(&self) -> Instant {
+        match &self.running {
+            // Only to say how long it has been stuck, now and then.
+            Some((since, _)) if since.elapsed() > PATIENCE => Instant::now() + RESCAN,
+            Some((since, _)) => *since + PATIENCE,
+            None => self.due,
+        }
+    }
+
+    fn report(&self) -> Option<DeviceReport> {
+        match &self.running {
+            Some((since, doing)) if since.elapsed() >= PATIENCE => {
+                let verdict = doing.stuck(since.elapsed());
+                let mut report = DeviceReport::new(self.glance.address, self.glance.device, None, verdict);
+                report.driver.clone_from(&self.glance.driver);
+                Some(report)
+            }
+            _ => self.report.clone(),
+        }
+    }
+}
+
+/// Takes note of what a pass found.
+fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: Finding) {
+    let Finding { npu, verdict, .. } = finding;
+    if verdict.reason == Reason::DeviceGone {
+        info!(address = %address, "Device is gone");
+        devices.remove(&address);
+        return;
+    }
+    if let Some(device) = devices.get_mut(&address) {
+        let Verdict { state, .. } = verdict;
+        device.failures = if state == State::Failed { device.failures.saturating_add(1) } else { 0 };
+        device.due = Instant::now() + next_look(state, device.failures);
+        device.running = None;
+        if let Some(npu) = &npu {
+            device.glance.driver.clone_from(&npu.driver);
+        }
+        device.report = Some(DeviceReport::new(address, device.glance.device, npu.as_ref(), verdict));
+    }
+}
+
+/// What the kernel told makes devices due.
+fn take_news(devices: &mut BTreeMap<Address, Device>, Uevent { address, is_new }: Uevent) {
+    for (known, device) in devices.iter_mut().filter(|(known, _)| address.is_none_or(|address| address == **known)) {
+        let state = device.report.as_ref().map_or(State::Unbound, |report| report.state);
+        if news_matter(state, is_new && address == Some(*known)) {
+            device.due = device.due.min(Instant::now());
+        }
+    }
+}
+
+async fn news(uevents: &mut Option<Uevents>) -> Uevent {
+    match uevents {
+        Some(uevents) => uevents.next().await,
+        None => std::future::pending().await,
+    }
+}

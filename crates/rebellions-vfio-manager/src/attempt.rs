@@ -1,0 +1,82 @@
+//! What has been tried on a device, for what facts alone do not show.
+
+use crate::step::Step;
+use crate::verdict::{Reason, State, Verdict};
+
+/// The driver that a device was taken from, by us or by an agent before us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// Its name; empty if the device had none.
+    pub driver: String,
+    /// Whether it is loaded.
+    pub is_loaded: bool,
+}
+
+/// What has been tried since the attempt began, for what facts alone do not show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// What the device had before; `None` if it was never taken.
+    pub(crate) former: Option<Former>,
+    /// A step of this attempt changed the device.
+    pub(crate) touched: bool,
+    /// A probe was made since the last change.
+    pub(crate) probed: bool,
+    /// How often it was taken from a driver.
+    unbinds: u32,
+    /// It cannot be done; what was begun is being undone.
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trouble {
+    reason: Reason,
+    why: String,
+    /// Not even undoing is possible.
+    is_final: bool,
+}
+
+/// How often a device is taken from a driver before somebody else must be at work on it.
+const FIGHTS: u32 = 3;
+
+impl Attempt {
+    /// An attempt on a device that had this before.
+    #[must_use]
+    pub fn after(former: Option<Former>) -> Self {
+        Self { former, ..Self::default() }
+    }
+
+    /// Takes note of what became of a step.
+    pub fn note(&mut self, step: &Step, result: Result<(), (Reason, String)>) {
+        self.touched = true;
+        self.probed = *step == Step::Probe || (self.probed && *step == Step::Ask);
+        match (step, result) {
+            (Step::Unbind(driver), Ok(())) => {
+                self.unbinds += 1;
+                if self.unbinds > FIGHTS {
+                    self.fail(Reason::TakenByAnother, format!("{driver} takes it again and again"));
+                }
+            }
+            (Step::Ask, Err((_, why))) => self.fail(Reason::NotTaken, why),
+            (_, Ok(())) => {}
+            (_, Err((reason, why))) => self.fail(reason, why),
+        }
+    }
+
+    fn fail(&mut self, reason: Reason, why: String) {
+        match &mut self.trouble {
+            Some(trouble) => trouble.is_final = true,
+            None => self.trouble = Some(Trouble { reason, why, is_final: false }),
+        }
+    }
+
+    /// Whether not even undoing is possible.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.is_final)
+    }
+
+    /// Why it cannot be done, if it cannot.
+    pub(crate) fn failed(&self) -> Option<Verdict> {
+        let Trouble { reason, why, .. } = self.trouble.as_ref()?;
+        Some(Verdict::new(State::Failed, *reason, why.clone()))
+    }
+}

@@ -1,0 +1,182 @@
+//! What people, probes and init containers run on a node.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::decide::Goal;
+use crate::options::{Common, Once};
+use crate::pass::Worker;
+use crate::pci::Address;
+use crate::records::{Lock, Records};
+use crate::report::Report;
+use crate::step::Step;
+use crate::survey::{Mode, survey};
+use crate::verdict::State;
+
+/// How long a look may take; it is a probe's time limit, too.
+const LOOK: Duration = Duration::from_secs(3);
+/// How long an action may take before what does not come back is called stuck.
+const ACT: Duration = Duration::from_mins(1);
+
+/// Why a command ended as it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All NPUs are as they should be.
+    Done = 0,
+    /// Some are not.
+    Pending = 3,
+    /// There is no NPU.
+    NoDevices = 4,
+    /// Another process is at work on them.
+    Locked = 5,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}
+
+impl Outcome {
+    fn of(report: &Report) -> Self {
+        match (report.ready, report.reason) {
+            (true, _) => Self::Done,
+            (false, "NoDevices") => Self::NoDevices,
+            (false, _) => Self::Pending,
+        }
+    }
+}
+
+/// Shows where every NPU stands.
+pub fn status(common: &Common, json: bool) -> anyhow::Result<Outcome> {
+    let (report, _) = look(common)?;
+    print(&if json { report.json() } else { format!("{}\n{}\n", report.table(), report.message) })?;
+    Ok(Outcome::Done)
+}
+
+/// Tells on one line what is missing.
+pub fn check(common: &Common, json: bool) -> anyhow::Result<Outcome> {
+    let (report, _) = look(common)?;
+    print(&if json { report.json() } else { format!("{}\n", report.message) })?;
+    Ok(Outcome::of(&report))
+}
+
+/// Brings every NPU to a goal, once.
+pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> anyhow::Result<Outcome> {
+    let mut worker = common.worker();
+    let _lock = if dry_run {
+        None
+    } else {
+        match lock(&worker.records, Duration::from_secs(wait))? {
+            Ok(lock) => Some(lock),
+            Err(why) => {
+                print(&format!("{why}\n"))?;
+                return Ok(Outcome::Locked);
+            }
+        }
+    };
+    if goal == Goal::Bind
+        && !dry_run
+        && worker.host.vfio_pci.is_err()
+        && let Some(modules) = common.modules()
+    {
+        let loaded = modules.load();
+        worker.host = worker.tree.host();
+        if let Err(error) = loaded {
+            worker.host.vfio_pci = Err(format!("{error:#}"));
+        }
+    }
+    let (mode, patience) = if dry_run { (Mode::Look, LOOK) } else { (Mode::Act, ACT) };
+    let records = worker.records.clone();
+    let (report, steps) = run(worker, common, goal, mode, patience)?;
+    if !dry_run {
+        records.publish(&report.json())?;
+    }
+    if json {
+        print(&report.json())?;
+    } else {
+        let would = if dry_run { "would " } else { "" };
+        let lines = steps.iter().filter(|(_, step)| *step != Step::Look);
+        let lines: Vec<_> = lines.map(|(address, step)| format!("{address}: {would}{step}\n")).collect();
+        print(&format!("{}{}{}\n", lines.concat(), report.table(), report.message))?;
+    }
+    Ok(Outcome::of(&report))
+}
+
+fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
+    let worker = common.worker();
+    let told = told(&worker.records);
+    let (mut report, steps) = run(worker, common, Goal::Bind, Mode::Look, LOOK)?;
+    // What the agent tried, and how it failed, is not to be seen from outside.
+    for device in report.devices.iter_mut().filter(|device| device.state == State::Unbound) {
+        if let Some(known) = told.iter().find(|known| known.is_trouble_of(device.address)) {
+            device.message =
+                format!("{}; the agent says {} ({}): {}", device.message, known.state, known.reason, known.message);
+        }
+    }
+    Ok((Report::new(Goal::Bind, report.devices, common.when_none), steps))
+}
+
+fn run(
+    worker: Worker,
+    common: &Common,
+    goal: Goal,
+    mode: Mode,
+    patience: Duration,
+) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
+    let folder = worker.tree.sys.clone();
+    survey(&Arc::new(worker), goal, mode, common.when_none, patience)
+        .with_context(|| format!("could not list the PCI devices of {}", folder.display()))
+}
+
+/// What is read of the agent's document.
+#[derive(Deserialize)]
+struct Document {
+    goal: String,
+    devices: Vec<Told>,
+}
+
+#[derive(Deserialize)]
+struct Told {
+    address: String,
+    state: String,
+    reason: String,
+    message: String,
+}
+
+impl Told {
+    fn is_trouble_of(&self, address: Address) -> bool {
+        self.address == address.to_string() && ["Failed", "Stuck", "Blocked", "Busy"].contains(&self.state.as_str())
+    }
+}
+
+/// What the agent said last.
+fn told(records: &Records) -> Vec<Told> {
+    let text = std::fs::read_to_string(records.document()).unwrap_or_default();
+    let document = serde_json::from_str::<Document>(&text).ok().filter(|document| document.goal == "Bind");
+    document.map(|document| document.devices).unwrap_or_default()
+}
+
+fn lock(records: &Records, patience: Duration) -> anyhow::Result<Result<Lock, String>> {
+    let begun = Instant::now();
+    loop {
+        match records.lock()? {
+            Ok(lock) => return Ok(Ok(lock)),
+            Err(taken) if begun.elapsed() >= patience => return Ok(Err(taken.to_string())),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// To standard output, which may be gone.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("could not write"),
+        _ => Ok(()),
+    }
+}

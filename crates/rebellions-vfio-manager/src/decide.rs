@@ -1,0 +1,197 @@
+//! The state machine: facts in, next step out. Pure.
+//!
+//! It looks at one device, and at nothing but facts that were read since the last step. So it does not matter who else
+//! writes, where it was interrupted, or whether a process before it had begun.
+
+use crate::attempt::{Attempt, Former};
+use crate::facts::{Function, Host, Npu, Usage, VFIO_PCI};
+use crate::step::Step;
+use crate::verdict::{Reason, State, Verdict};
+
+/// What a device is to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Bound to vfio-pci, for virtual machines.
+    Bind,
+    /// On its native driver, if we took it from there.
+    GiveBack,
+}
+
+/// What to do now, or where the device stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Do this and look again.
+    Do(Step),
+    /// Nothing more to do.
+    Rest(Verdict),
+}
+
+/// Decides about one device.
+///
+/// Three things hold whatever the facts are, and tests with random facts hold them to it: a driver loses a device only
+/// right after somebody looked and found it free; a device that is left to the host keeps no reservation of ours, as far as
+/// the kernel lets us take it back; and a step is never asked for that would change nothing.
+#[must_use]
+pub fn decide(goal: Goal, npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+    match goal {
+        Goal::Bind => bind(npu, is_selected, host, usage, attempt),
+        Goal::GiveBack => give_back(npu, usage, attempt),
+    }
+}
+
+fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
+    Decision::Rest(Verdict::new(state, reason, message))
+}
+
+fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+    if let Some(verdict) = exclusion(npu, is_selected) {
+        return Decision::Rest(verdict);
+    }
+    if npu.is_on_vfio() {
+        return Decision::Rest(on_vfio(npu));
+    }
+    if let Some(verdict) = attempt.failed() {
+        return undo(npu, verdict, attempt);
+    }
+    if let Some((reason, why)) = obstacle(npu, host) {
+        return undo(npu, Verdict::new(State::Blocked, reason, why), attempt);
+    }
+    match (&npu.driver, usage) {
+        (Some(_), Usage::Unknown) => Decision::Do(Step::Look),
+        (Some(_), Usage::Held(holders)) => undo(npu, Verdict::busy(holders), attempt),
+        (Some(_), Usage::Untellable(why)) => {
+            undo(npu, Verdict::new(State::Blocked, Reason::UseUnknown, why.clone()), attempt)
+        }
+        // First, so that nobody else takes it in between.
+        (_, _) if !npu.is_reserved() => Decision::Do(Step::Reserve),
+        (Some(driver), Usage::Free) => Decision::Do(Step::Unbind(driver.clone())),
+        (None, _) if !attempt.probed => Decision::Do(Step::Probe),
+        // A probe that finds no driver says nothing, whatever the reason.
+        (None, _) => Decision::Do(Step::Ask),
+    }
+}
+
+/// Why a device is not for virtual machines, if it is not.
+fn exclusion(npu: &Npu, is_selected: bool) -> Option<Verdict> {
+    let excluded = |reason, message: String| Some(Verdict::new(State::Excluded, reason, message));
+    match npu.function {
+        _ if !is_selected => excluded(Reason::NotSelected, "excluded by VFIO_INCLUDE or VFIO_EXCLUDE".into()),
+        _ if !npu.is_plain_class => {
+            excluded(Reason::UnknownClass, "its PCI class is not 12xx00, so what it is is not known".into())
+        }
+        Function::Physical { active } if active > 0 => excluded(
+            Reason::ActiveVirtualFunctions,
+            format!("{active} of its virtual functions are on; those are passed on in its place"),
+        ),
+        Function::Physical { .. } | Function::Virtual { .. } => None,
+    }
+}
+
+/// Where a device on vfio-pci stands. It may be in a virtual machine: nothing is done to it.
+fn on_vfio(npu: &Npu) -> Verdict {
+    let Some(group) = &npu.group else {
+        let why = "vfio-pci has it without an IOMMU group; a virtual machine cannot have it safely";
+        return Verdict::new(State::Blocked, Reason::NoIommuGroup, why);
+    };
+    if !group.has_node {
+        let why = format!("on vfio-pci, but there is no device node vfio/{}", group.name);
+        return Verdict::new(State::Blocked, Reason::VfioNodeMissing, why);
+    }
+    match shared(npu) {
+        Some(why) => Verdict::new(State::Blocked, Reason::IommuGroupShared, why),
+        None => Verdict::new(State::Bound, Reason::Verified, ""),
+    }
+}
+
+/// What on this host keeps a device from being bound. Such a device is not touched.
+fn obstacle(npu: &Npu, host: &Host) -> Option<(Reason, String)> {
+    let Some(group) = &npu.group else {
+        let message = if host.has_iommu {
+            (
+                Reason::NoIommuGroup,
+                "no IOMMU covers this device; look at the firmware's settings for its slot".to_owned(),
+            )
+        } else {
+            let what = "no IOMMU is on; enable VT-d or AMD-Vi in the firmware, and intel_iommu=on on Intel's kernels";
+            (Reason::NoIommu, what.to_owned())
+        };
+        return Some(message);
+    };
+    if group.is_unsafe {
+        return Some((Reason::NoIommu, "the kernel's no-IOMMU mode protects nobody; enable the IOMMU".into()));
+    }
+    if let Some(why) = shared(npu) {
+        return Some((Reason::IommuGroupShared, why));
+    }
+    host.vfio_pci.as_ref().err().map(|why| (Reason::VfioPciMissing, why.clone()))
+}
+
+fn shared(npu: &Npu) -> Option<String> {
+    let group = npu.group.as_ref()?;
+    let others: Vec<_> = group
+        .others
+        .iter()
+        .filter(|other| other.is_in_the_way())
+        .map(|other| format!("{} on {}", other.address, other.driver.as_deref().unwrap_or_default()))
+        .collect();
+    (!others.is_empty()).then(|| {
+        let list = others.join(", ");
+        format!("its IOMMU group {} cannot be handed over while it also has {list}", group.name)
+    })
+}
+
+/// Leaves a device as it was before us, then rests.
+fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
+    if attempt.is_hopeless() {
+        return Decision::Rest(verdict);
+    }
+    if npu.is_reserved() {
+        return Decision::Do(Step::Unreserve);
+    }
+    // The driver that it had before takes it back.
+    if npu.driver.is_none() && attempt.touched && !attempt.probed {
+        return Decision::Do(Step::Probe);
+    }
+    Decision::Rest(verdict)
+}
+
+fn give_back(npu: &Npu, usage: &Usage, attempt: &Attempt) -> Decision {
+    let is_ours = npu.is_reserved() || attempt.touched || attempt.former.is_some();
+    if let Some(verdict) = attempt.failed() {
+        return Decision::Rest(verdict);
+    }
+    if npu.is_on_vfio() {
+        return match usage {
+            _ if !is_ours => rest(
+                State::Excluded,
+                Reason::NotOurs,
+                "on vfio-pci without a reservation of ours: whoever put it there has to take it away",
+            ),
+            _ if attempt.probed && !npu.is_reserved() => rest(
+                State::Failed,
+                Reason::TakenByAnother,
+                "vfio-pci takes it by its id; remove the id from its options",
+            ),
+            Usage::Unknown => Decision::Do(Step::Look),
+            Usage::Held(holders) => Decision::Rest(Verdict::busy(holders)),
+            Usage::Untellable(why) => rest(State::Blocked, Reason::UseUnknown, why.clone()),
+            Usage::Free => Decision::Do(Step::Unbind(VFIO_PCI.into())),
+        };
+    }
+    if npu.is_reserved() {
+        return Decision::Do(Step::Unreserve);
+    }
+    match (&npu.driver, &attempt.former) {
+        (Some(driver), _) => rest(State::Native, Reason::OnNativeDriver, format!("on {driver}")),
+        (None, _) if is_ours && !attempt.probed => Decision::Do(Step::Probe),
+        (None, Some(Former { driver, is_loaded: true })) => rest(
+            State::Failed,
+            Reason::NotTaken,
+            format!("{driver}, which had it before, is loaded and did not take it"),
+        ),
+        (None, _) => rest(State::Native, Reason::NoNativeDriver, "no driver has it; one takes it when it is loaded"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What is known of an NPU and of its host, as plain data. Facts are read anew before every step.
+
+use serde::Serialize;
+
+use crate::pci::{Address, product};
+
+/// The driver that hands a device to user space. Source: Linux, `drivers/vfio/pci/vfio_pci.c`.
+pub const VFIO_PCI: &str = "vfio-pci";
+
+/// An NPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Npu {
+    /// Where it is.
+    pub address: Address,
+    /// Its PCI device id.
+    pub device: u16,
+    /// Whether its class is that of an NPU to the last digit: `12xx00`.
+    pub is_plain_class: bool,
+    /// Physical or virtual.
+    pub function: Function,
+    /// The driver that it is bound to.
+    pub driver: Option<String>,
+    /// The only driver that may be bound to it, if one was named.
+    pub driver_override: Option<String>,
+    /// What can only be handed over together with it; `None` without an IOMMU.
+    pub group: Option<Group>,
+}
+
+/// Whether a function stands for a card or for a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// A card, with so many virtual functions switched on.
+    Physical {
+        /// How many.
+        active: u32,
+    },
+    /// A part of the card at this address, if that is known.
+    Virtual {
+        /// The card.
+        of: Option<Address>,
+    },
+}
+
+/// An IOMMU group: devices that can reach each other, so that only all of them together can be handed over safely.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its number, as in `/dev/vfio/NUMBER`.
+    pub name: String,
+    /// Whether it stands for no IOMMU at all (the kernel's unsafe mode).
+    pub is_unsafe: bool,
+    /// Whether its device node exists.
+    pub has_node: bool,
+    /// The others in it.
+    pub others: Vec<Member>,
+}
+
+/// Another device of an IOMMU group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it is.
+    pub address: Address,
+    /// The driver that it is bound to.
+    pub driver: Option<String>,
+    /// A bridge takes no part in what the group does.
+    pub is_bridge: bool,
+    /// An NPU that is for virtual machines as well: it will be bound, too.
+    pub is_wanted: bool,
+}
+
+/// What is true of all NPUs of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Whether an IOMMU is on at all.
+    pub has_iommu: bool,
+    /// Whether vfio-pci is there, or why it is not.
+    pub vfio_pci: Result<(), String>,
+}
+
+/// Who has a device open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Holder {
+    /// Process id on the host; 0 when it could not be found.
+    pub pid: u32,
+    /// Name of its program.
+    pub command: String,
+    /// UID of its pod, if it is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// What it holds: `/dev/rbln0`, `/dev/vfio/12`.
+    pub what: String,
+}
+
+/// Whether a device is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Nobody has looked since the last step.
+    Unknown,
+    /// It is not.
+    Free,
+    /// It is.
+    Held(Vec<Holder>),
+    /// It cannot be told, with the reason.
+    Untellable(String),
+}
+
+impl Npu {
+    /// Its product's name.
+    #[must_use]
+    pub fn product(&self) -> &'static str {
+        product(self.device)
+    }
+
+    /// Whether vfio-pci has it.
+    #[must_use]
+    pub fn is_on_vfio(&self) -> bool {
+        self.driver.as_deref() == Some(VFIO_PCI)
+    }
+
+    /// Whether only vfio-pci may be bound to it: somebody asked for that, and only we do.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.driver_override.as_deref() == Some(VFIO_PCI)
+    }
+}
+
+impl Member {
+    /// Whether it keeps the group from being handed over. Source: Linux, `vfio_dev_viable`: free devices, bridges and stubs do not.
+    #[must_use]
+    pub fn is_in_the_way(&self) -> bool {
+        let harmless = |driver: &str| matches!(driver, "pcieport" | "pci-stub") || driver.starts_with("vfio");
+        !self.is_bridge && !self.is_wanted && self.driver.as_deref().is_some_and(|driver| !harmless(driver))
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let pod = self.pod.as_ref().map_or_else(String::new, |pod| format!(" of pod {pod}"));
+        if self.pid == 0 {
+            return write!(f, "somebody holds {}{pod}", self.what);
+        }
+        write!(f, "process {} ({}){pod} holds {}", self.pid, self.command, self.what)
+    }
+}

@@ -1,0 +1,104 @@
+//! Everything that changes the kernel's mind, and nothing else does.
+
+use std::any::Any;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use crate::facts::{Holder, Npu, VFIO_PCI};
+use crate::step::Step;
+use crate::sysfs::Tree;
+use crate::verdict::Reason;
+
+/// What clears a `driver_override`. An empty write does nothing. Source: Linux, `driver_set_override`; tried on 6.1 to 7.3.
+const CLEAR: &str = "\n";
+
+/// Who carries out a write. Tests put one here that behaves like the kernel.
+pub trait Kernel: Send + Sync {
+    /// One `write(2)` of `text` to a file of sysfs. May never return.
+    fn write(&self, path: &Path, text: &str) -> io::Result<()>;
+
+    /// Opens a device node that only one may have open; it is closed when the answer is dropped.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Any>>;
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug)]
+pub struct Linux;
+
+impl Kernel for Linux {
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        // Never creates: what is missing is an error.
+        OpenOptions::new().write(true).truncate(true).open(path)?.write_all(text.as_bytes())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Any>> {
+        Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+}
+
+/// Why a step was not carried out.
+#[derive(Debug)]
+pub enum Failure {
+    /// Somebody has the device open.
+    Held(Holder),
+    /// With the reason.
+    Refused(Reason, String),
+}
+
+/// Carries out a step. What it led to is for the caller to see.
+pub fn carry_out(kernel: &dyn Kernel, tree: &Tree, npu: &Npu, step: &Step) -> Result<(), Failure> {
+    let address = npu.address.to_string();
+    let reservation = tree.device_folder(npu.address).join("driver_override");
+    let write = |path: &Path, text: &str| kernel.write(path, text).map_err(|error| refused(path, &error));
+    match step {
+        Step::Look => Ok(()),
+        Step::Reserve => write(&reservation, VFIO_PCI),
+        Step::Unreserve => write(&reservation, CLEAR),
+        Step::Unbind(driver) => {
+            // As long as we have the group open, no virtual machine can come in between.
+            let guard = if npu.is_on_vfio() { hold_group(kernel, tree, npu)? } else { None };
+            let path = tree.driver_folder(driver).join("unbind");
+            let result = kernel.write(&path, &address);
+            drop(guard);
+            match result {
+                // It has lost the driver already.
+                Err(error) if is(&error, rustix::io::Errno::NODEV) => Ok(()),
+                result => result.map_err(|error| refused(&path, &error)),
+            }
+        }
+        Step::Probe => write(&tree.sys.join("bus/pci/drivers_probe"), &address),
+        Step::Ask => write(&tree.driver_folder(VFIO_PCI).join("bind"), &address),
+    }
+}
+
+/// Opens the device node of the group, which the kernel lets only one have open: the surest sign that nobody has it.
+fn hold_group(kernel: &dyn Kernel, tree: &Tree, npu: &Npu) -> Result<Option<Box<dyn Any>>, Failure> {
+    let Some(group) = &npu.group else { return Ok(None) };
+    let path = tree.group_node(&group.name);
+    match kernel.open(&path) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+            let what = path.display().to_string();
+            Err(Failure::Held(Holder { pid: 0, command: String::new(), pod: None, what }))
+        }
+        // Without a node nobody can have it.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::Refused(
+            Reason::UseUnknown,
+            format!("could not open {} to see that nobody has it: {error}", path.display()),
+        )),
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> Failure {
+    let reason = match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => Reason::SysfsReadOnly,
+        _ => Reason::WriteFailed,
+    };
+    Failure::Refused(reason, format!("could not write {}: {error}", path.display()))
+}
+
+fn is(error: &io::Error, errno: rustix::io::Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}

@@ -1,0 +1,32 @@
+//! Binds a node's NPUs to vfio-pci, so that virtual machines can have them, and gives them back to their native driver.
+//!
+//! What is decided is pure: [`decide`] turns facts about one device into the next step, [`schedule`] says when to look again,
+//! [`report`] says where everything stands. [`pass`] carries steps out through a [`kernel::Kernel`]; [`agent`] and
+//! [`commands`] are the shell.
+
+pub mod agent;
+pub mod attempt;
+pub mod commands;
+pub mod decide;
+pub mod facts;
+pub mod holders;
+pub mod kernel;
+pub mod modules;
+pub mod options;
+pub mod pass;
+pub mod pci;
+pub mod publish;
+pub mod records;
+pub mod report;
+pub mod schedule;
+pub mod selection;
+pub mod step;
+pub mod survey;
+pub mod sysfs;
+pub mod uevent;
+pub mod verdict;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod scenarios;

@@ -1,0 +1,184 @@
+//! One pass over one device: see, decide, act, and see again, until there is nothing more to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::debug;
+
+use crate::attempt::{Attempt, Former};
+use crate::decide::{Decision, Goal, decide};
+use crate::facts::{Host, Npu, Usage};
+use crate::holders::Processes;
+use crate::kernel::{Failure, Kernel, carry_out};
+use crate::pci::Address;
+use crate::records::Records;
+use crate::selection::Selection;
+use crate::step::Step;
+use crate::sysfs::Tree;
+use crate::verdict::{Reason, State, Verdict};
+
+/// More steps than any device needs.
+const STEPS: u32 = 24;
+
+/// How long the effect of a write may take to show. The kernel has done it when the write returns; what creates device
+/// nodes may take a moment.
+const SETTLE: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// All that a pass works with.
+#[derive(Clone)]
+pub struct Worker {
+    /// Where devices are.
+    pub tree: Tree,
+    /// Where processes are.
+    pub processes: Processes,
+    /// Who writes.
+    pub kernel: Arc<dyn Kernel>,
+    /// Which devices are for virtual machines.
+    pub selection: Selection,
+    /// What devices had before us.
+    pub records: Records,
+    /// Whether vfio-pci is there, or why it is not.
+    pub host: Host,
+}
+
+/// What a pass found in the end.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The device as it is now; `None` when it is gone.
+    pub npu: Option<Npu>,
+    /// Where it stands.
+    pub verdict: Verdict,
+    /// Steps that were taken, or would be.
+    pub steps: Vec<Step>,
+}
+
+impl Worker {
+    /// Brings a device to its goal, as far as the host lets us. `tell` hears each step before it is taken.
+    pub fn run(&self, goal: Goal, address: Address, tell: &mut dyn FnMut(&Step)) -> Finding {
+        let mut attempt = self.attempt(address);
+        let mut usage = Usage::Unknown;
+        let mut steps = vec![];
+        for _ in 0..STEPS {
+            let Some(npu) = self.see(address) else { return gone(steps) };
+            match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
+                Decision::Rest(verdict) => {
+                    self.remember(goal, &npu, &verdict);
+                    return Finding { npu: Some(npu), verdict, steps };
+                }
+                Decision::Do(Step::Look) => usage = self.processes.usage(&self.tree, &npu),
+                Decision::Do(step) => {
+                    tell(&step);
+                    usage = Usage::Unknown;
+                    match self.act(goal, &npu, &step) {
+                        Err(Failure::Held(holder)) => usage = Usage::Held(vec![holder]),
+                        Err(Failure::Refused(Reason::UseUnknown, why)) => usage = Usage::Untellable(why),
+                        Err(Failure::Refused(reason, why)) => attempt.note(&step, Err((reason, why))),
+                        Ok(()) => attempt.note(&step, Ok(())),
+                    }
+                    steps.push(step);
+                }
+            }
+        }
+        let verdict = Verdict::new(State::Failed, Reason::TakenByAnother, "somebody else keeps changing it");
+        Finding { npu: self.see(address), verdict, steps }
+    }
+
+    /// Where a device stands, and what would be done, were every write to succeed. Nothing is written.
+    #[must_use]
+    pub fn foresee(&self, goal: Goal, address: Address) -> Finding {
+        let Some(now) = self.see(address) else { return gone(vec![]) };
+        let (mut npu, mut attempt, mut usage) = (now.clone(), self.attempt(address), Usage::Unknown);
+        let mut steps = vec![];
+        let mut verdict = to_do(goal, &now);
+        for _ in 0..STEPS {
+            match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
+                Decision::Rest(end) => {
+                    // What is only put right on the way to where it stays is not what it is about.
+                    let stays = match goal {
+                        Goal::Bind => now.is_on_vfio() || !npu.is_on_vfio(),
+                        Goal::GiveBack => steps.is_empty(),
+                    };
+                    if stays {
+                        verdict = end;
+                    }
+                    break;
+                }
+                Decision::Do(Step::Look) => usage = self.processes.usage(&self.tree, &npu),
+                Decision::Do(step) => {
+                    step.imagine(&mut npu);
+                    attempt.note(&step, Ok(()));
+                    steps.push(step);
+                }
+            }
+        }
+        Finding { npu: Some(now), verdict, steps }
+    }
+
+    /// The device as it is now.
+    #[must_use]
+    pub fn see(&self, address: Address) -> Option<Npu> {
+        self.tree.npu(address, &|address, device| self.selection.selects(address, device, crate::pci::product(device)))
+    }
+
+    fn is_selected(&self, npu: &Npu) -> bool {
+        self.selection.selects(npu.address, npu.device, npu.product())
+    }
+
+    fn attempt(&self, address: Address) -> Attempt {
+        Attempt::after(self.records.former(address).map(|driver| {
+            let is_loaded = !driver.is_empty() && self.tree.has_driver(&driver);
+            Former { driver, is_loaded }
+        }))
+    }
+
+    /// Carries out a step and sees that it had the effect that it is for.
+    fn act(&self, goal: Goal, npu: &Npu, step: &Step) -> Result<(), Failure> {
+        if goal == Goal::Bind && matches!(step, Step::Reserve) {
+            // Before anything changes, for whoever comes after us should we not live to see the end.
+            self.records.set(npu.address, npu.driver.as_deref().unwrap_or_default()).map_err(|error| {
+                Failure::Refused(Reason::WriteFailed, format!("could not note its former driver: {error:#}"))
+            })?;
+        }
+        debug!(address = %npu.address, ?step, "Writing");
+        carry_out(self.kernel.as_ref(), &self.tree, npu, step)?;
+        let begun = Instant::now();
+        loop {
+            let Some(now) = self.see(npu.address) else { return Ok(()) };
+            match step.shortfall(&now) {
+                None => return Ok(()),
+                Some((reason, why)) if begun.elapsed() > SETTLE => return Err(Failure::Refused(reason, why)),
+                Some(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    /// What is on vfio-pci by a reservation is ours to give back, whoever took it; what was given back is no longer.
+    fn remember(&self, goal: Goal, npu: &Npu, verdict: &Verdict) {
+        let is_known = self.records.former(npu.address).is_some();
+        let result = match goal {
+            Goal::Bind if npu.is_on_vfio() && npu.is_reserved() && !is_known => self.records.set(npu.address, ""),
+            Goal::Bind if !npu.is_on_vfio() && !npu.is_reserved() && is_known => self.records.forget(npu.address),
+            Goal::GiveBack if verdict.state == State::Native && is_known => self.records.forget(npu.address),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(address = %npu.address, err = format!("{error:#}"), "Could not note its former driver");
+        }
+    }
+}
+
+fn gone(steps: Vec<Step>) -> Finding {
+    Finding { npu: None, verdict: Verdict::new(State::Failed, Reason::DeviceGone, "it was unplugged"), steps }
+}
+
+fn to_do(goal: Goal, npu: &Npu) -> Verdict {
+    match (goal, &npu.driver) {
+        (Goal::GiveBack, _) if npu.is_on_vfio() => {
+            Verdict::new(State::Bound, Reason::NotGivenBack, "free, and not given back yet")
+        }
+        (Goal::GiveBack, _) => Verdict::new(State::Unbound, Reason::NotGivenBack, "not given back yet"),
+        (Goal::Bind, Some(driver)) => Verdict::new(State::Unbound, Reason::NotBound, format!("free, on {driver}")),
+        (Goal::Bind, None) => Verdict::new(State::Unbound, Reason::NotBound, "free, without a driver"),
+    }
+}

@@ -1,0 +1,146 @@
+//! What outlives a process, under `/run/rebellions/`: which driver each device was taken from, the lock that lets only one
+//! agent work, and the document that says where every device stands. The folder is in memory and goes with a reboot, as do
+//! the bindings that it is about.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::pci::Address;
+
+/// Where it is kept for the kernel's own tree.
+const FOLDER: &str = "/run/rebellions/vfio-manager";
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+/// The right to change devices. Ends when dropped, or with the process, however that ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+/// Another agent, or a command, is at work.
+#[derive(Debug, thiserror::Error)]
+#[error("process {pid} is at work on the devices; wait until it has ended")]
+pub struct Taken {
+    /// Its process id, in its own PID namespace; empty if it did not say.
+    pub pid: String,
+}
+
+impl Records {
+    /// Those for this tree: a tree that is not the kernel's own has its own.
+    #[must_use]
+    pub fn of(sys: &Path, folder: Option<PathBuf>) -> Self {
+        let named_after_it = || {
+            let name: String = sys.to_string_lossy().trim_matches('/').replace('/', "-");
+            Path::new(FOLDER).with_file_name(format!("tree-{name}"))
+        };
+        let own = || if sys == Path::new("/sys") { FOLDER.into() } else { named_after_it() };
+        Self { folder: folder.unwrap_or_else(own) }
+    }
+
+    /// The driver that a device was taken from; empty if it had none, `None` if it was never taken.
+    #[must_use]
+    pub fn former(&self, address: Address) -> Option<String> {
+        Some(fs::read_to_string(self.former_file(address)).ok()?.trim().to_owned())
+    }
+
+    /// Notes it. A driver that is known is not replaced by none.
+    pub fn set(&self, address: Address, driver: &str) -> anyhow::Result<()> {
+        if driver.is_empty() && self.former(address).is_some() {
+            return Ok(());
+        }
+        self.replace(&self.former_file(address), driver)
+    }
+
+    /// The device was given back.
+    pub fn forget(&self, address: Address) -> anyhow::Result<()> {
+        fs::remove_file(self.former_file(address)).context("could not remove a record")
+    }
+
+    /// Puts a new document in place of the old one.
+    pub fn publish(&self, document: &str) -> anyhow::Result<()> {
+        self.replace(&self.document(), document)
+    }
+
+    /// Where the document is.
+    #[must_use]
+    pub fn document(&self) -> PathBuf {
+        self.folder.join("status.json")
+    }
+
+    /// Takes the lock if nobody has it.
+    pub fn lock(&self) -> anyhow::Result<Result<Lock, Taken>> {
+        let path = self.folder.join("lock");
+        fs::create_dir_all(&self.folder).with_context(|| format!("could not create {}", self.folder.display()))?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)?;
+            return Ok(Err(Taken { pid: pid.trim().to_owned() }));
+        }
+        file.rewind()?;
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
+        Ok(Ok(Lock(file)))
+    }
+
+    fn former_file(&self, address: Address) -> PathBuf {
+        self.folder.join("former").join(address.to_string())
+    }
+
+    /// All of it or nothing, whenever we die.
+    fn replace(&self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let context = || format!("could not write {}", path.display());
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).with_context(context)?;
+        let unfinished = path.with_extension("new");
+        fs::write(&unfinished, text).with_context(context)?;
+        fs::rename(&unfinished, path).with_context(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records() -> (tempfile::TempDir, Records) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let records = Records::of(Path::new("/sys"), Some(folder.path().join("state")));
+        (folder, records)
+    }
+
+    #[test]
+    fn a_former_driver_outlives_the_process_until_it_is_forgotten() {
+        let (_folder, records) = records();
+        let address = "0000:03:00.0".parse().expect("an address");
+        assert_eq!(records.former(address), None);
+        records.set(address, "rebellions").expect("noted");
+        records.set(address, "").expect("noted");
+        assert_eq!(records.former(address).as_deref(), Some("rebellions"));
+        records.forget(address).expect("forgotten");
+        assert_eq!(records.former(address), None);
+    }
+
+    #[test]
+    fn only_one_has_the_lock_and_the_next_gets_it_when_it_goes() {
+        let (_folder, records) = records();
+        let first = records.lock().expect("a file").expect("free");
+        let taken = records.lock().expect("a file").expect_err("taken");
+        assert_eq!(taken.pid, std::process::id().to_string());
+        drop(first);
+        assert!(records.lock().expect("a file").is_ok());
+    }
+
+    #[test]
+    fn each_tree_has_its_own() {
+        let folder = |sys: &str| Records::of(Path::new(sys), None).folder;
+        assert_eq!(folder("/sys"), Path::new("/run/rebellions/vfio-manager"));
+        assert_eq!(folder("/tmp/x/sys"), Path::new("/run/rebellions/tree-tmp-x-sys"));
+    }
+}

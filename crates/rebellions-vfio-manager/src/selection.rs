@@ -1,0 +1,115 @@
+//! Which NPUs are for virtual machines: all of them, but for what an admin includes or excludes.
+
+use std::str::FromStr;
+
+use crate::pci::{Address, products};
+
+/// One way to name NPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// One function: `0000:03:00.0`.
+    Address(Address),
+    /// All of a device id: `1250`, or `1eff:1250`.
+    DeviceId(u16),
+    /// All of a product: `RBLN-CA25`, or `unknown` for those whose id is not known.
+    Product(&'static str),
+}
+
+/// A selector that names nothing that could exist.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0:?} is neither a PCI address (0000:03:00.0), nor a device id (1250), nor a product ({known})",
+    known = products_once().join(", ")
+)]
+pub struct NoSelector(String);
+
+fn products_once() -> Vec<&'static str> {
+    let mut names: Vec<_> = products().collect();
+    names.dedup();
+    names
+}
+
+impl FromStr for Selector {
+    type Err = NoSelector;
+
+    fn from_str(text: &str) -> Result<Self, NoSelector> {
+        let text = text.trim();
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        // First, because `CA25` is a number as well, and nobody means that.
+        let names =
+            |name: &str| name.eq_ignore_ascii_case(text) || name.trim_start_matches("RBLN-").eq_ignore_ascii_case(text);
+        if let Some(product) = products().find(|name| names(name)) {
+            return Ok(Self::Product(product));
+        }
+        let id = text.strip_prefix("1eff:").or_else(|| text.strip_prefix("1EFF:")).unwrap_or(text);
+        let is_id = id.len() == 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = u16::from_str_radix(id, 16).ok().filter(|_| is_id);
+        id.map(Self::DeviceId).ok_or_else(|| NoSelector(text.into()))
+    }
+}
+
+impl Selector {
+    fn is_about(&self, address: Address, device: u16, product: &str) -> bool {
+        match self {
+            Self::Address(one) => *one == address,
+            Self::DeviceId(id) => *id == device,
+            Self::Product(name) => *name == product,
+        }
+    }
+}
+
+/// What is included and excluded. Excluding wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Empty: all.
+    pub include: Vec<Selector>,
+    /// Empty: none.
+    pub exclude: Vec<Selector>,
+}
+
+impl Selection {
+    /// Whether an NPU is for virtual machines.
+    #[must_use]
+    pub fn selects(&self, address: Address, device: u16, product: &str) -> bool {
+        let names = |list: &[Selector]| list.iter().any(|one| one.is_about(address, device, product));
+        (self.include.is_empty() || names(&self.include)) && !names(&self.exclude)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::product;
+
+    fn selects(include: &[&str], exclude: &[&str]) -> Vec<&'static str> {
+        let list = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a selector")).collect();
+        let selection = Selection { include: list(include), exclude: list(exclude) };
+        let npus =
+            [("0000:03:00.0", 0x1250), ("0000:04:00.0", 0x1250), ("0000:05:00.0", 0x2130), ("0000:06:00.0", 0x9998)];
+        npus.into_iter()
+            .filter(|(address, device)| {
+                selection.selects(address.parse().expect("an address"), *device, product(*device))
+            })
+            .map(|(address, _)| address)
+            .collect()
+    }
+
+    #[test]
+    fn all_are_selected_but_for_what_is_named() {
+        assert_eq!(selects(&[], &[]).len(), 4);
+        assert_eq!(selects(&["03:00.0"], &[]), ["0000:03:00.0"]);
+        assert_eq!(selects(&["1eff:1250"], &["0000:04:00.0"]), ["0000:03:00.0"]);
+        assert_eq!(selects(&["rbln-cr13", "1250"], &["CA25"]), ["0000:05:00.0"]);
+        assert_eq!(selects(&[], &["unknown"]).len(), 3);
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused_in_words_that_help() {
+        for text in ["", "CAX5", "0x1250", "1234:1250", "0000:03:00"] {
+            let error = text.parse::<Selector>().expect_err(text).to_string();
+            assert!(error.contains("RBLN-CA25, RBLN-CR03"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Looks at all devices at once, each in a thread of its own: a call to the kernel may never return, and one device must
+//! not keep the others waiting.
+
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::decide::Goal;
+use crate::pass::{Finding, Worker};
+use crate::report::{DeviceReport, Report, WhenNone};
+use crate::step::Step;
+use crate::sysfs::Glance;
+use crate::verdict::{Reason, State, Verdict};
+
+/// What a device is doing at the moment, for when it does not come back.
+#[derive(Clone, Debug, Default)]
+pub struct Doing(Arc<Mutex<Option<Step>>>);
+
+impl Doing {
+    /// Begins a step.
+    pub fn begin(&self, step: &Step) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(step.clone());
+    }
+
+    /// What to say of a device whose pass has not come back after `waited`.
+    #[must_use]
+    pub fn stuck(&self, waited: Duration) -> Verdict {
+        let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let what = step.map_or_else(|| "read it".to_owned(), |step| step.to_string());
+        let why = format!("the kernel has not come back for {} s from: {what}; somebody has it open", waited.as_secs());
+        Verdict::new(State::Stuck, Reason::KernelBlocked, why)
+    }
+}
+
+/// What to do with each device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Tell where it stands.
+    Look,
+    /// Bring it to its goal.
+    Act,
+}
+
+/// Looks at every device, or acts on it, and gives up on those that take longer than `patience`. Returns the report, and
+/// the steps that were taken or would be.
+pub fn survey(
+    worker: &Arc<Worker>,
+    goal: Goal,
+    mode: Mode,
+    when_none: WhenNone,
+    patience: Duration,
+) -> std::io::Result<(Report, Vec<(String, Step)>)> {
+    let begun = Instant::now();
+    let passes: Vec<_> = worker.tree.npus()?.into_iter().map(|glance| start(worker, goal, mode, glance)).collect();
+    let (mut devices, mut steps) = (vec![], vec![]);
+    for (glance, doing, answer) in passes {
+        let left = patience.saturating_sub(begun.elapsed());
+        let (npu, verdict) = match answer.recv_timeout(left) {
+            Ok(Finding { npu, verdict, steps: taken }) => {
+                steps.extend(taken.into_iter().map(|step| (glance.address.to_string(), step)));
+                (npu, verdict)
+            }
+            Err(RecvTimeoutError::Timeout) => (None, doing.stuck(begun.elapsed())),
+            Err(RecvTimeoutError::Disconnected) => {
+                (None, Verdict::new(State::Failed, Reason::WriteFailed, "looking at it failed; see the log"))
+            }
+        };
+        let driver = npu.as_ref().map_or(glance.driver, |npu| npu.driver.clone());
+        devices
+            .push(DeviceReport { driver, ..DeviceReport::new(glance.address, glance.device, npu.as_ref(), verdict) });
+    }
+    Ok((Report::new(goal, devices, when_none), steps))
+}
+
+type Pass = (Glance, Doing, std::sync::mpsc::Receiver<Finding>);
+
+fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, glance: Glance) -> Pass {
+    let (send, receive) = channel();
+    let doing = Doing::default();
+    let (worker, told, address) = (Arc::clone(worker), doing.clone(), glance.address);
+    std::thread::spawn(move || {
+        let finding = match mode {
+            Mode::Look => worker.foresee(goal, address),
+            Mode::Act => worker.run(goal, address, &mut |step| told.begin(step)),
+        };
+        // Nobody may be waiting any more.
+        let _ = send.send(finding);
+    });
+    (glance, doing, receive)
+}

@@ -1,0 +1,110 @@
+//! Where a device stands, and why: the vocabulary of everything that is told.
+
+use serde::Serialize;
+
+use crate::facts::Holder;
+
+/// Where a device stands, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum State {
+    /// On vfio-pci, and a virtual machine can have it.
+    Bound,
+    /// Not on vfio-pci, and nothing keeps it from being bound.
+    Unbound,
+    /// In use, and left alone.
+    Busy,
+    /// The host does not allow it; the device is left with the driver that it has.
+    Blocked,
+    /// The last attempt failed; it is made again.
+    Failed,
+    /// Not for virtual machines.
+    Excluded,
+    /// The kernel has not come back from the last step.
+    Stuck,
+    /// Given back: not on vfio-pci, and any driver may be bound to it.
+    Native,
+}
+
+/// Why, in one word. The spelling is API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Reason {
+    /// The driver link and the group's device node say so.
+    Verified,
+    /// Nothing was tried yet.
+    NotBound,
+    /// It is still to be given back.
+    NotGivenBack,
+    /// A process has it, or a virtual function of it, open.
+    InUse,
+    /// Whether it is in use cannot be told.
+    UseUnknown,
+    /// Its virtual functions are handed out: those are the ones to pass on.
+    ActiveVirtualFunctions,
+    /// The admin excluded it.
+    NotSelected,
+    /// Vendor and base class are an NPU's, the rest of the class is not.
+    UnknownClass,
+    /// No IOMMU is on.
+    NoIommu,
+    /// An IOMMU is on, and this device is not behind it.
+    NoIommuGroup,
+    /// Other devices of its IOMMU group are with drivers of the host.
+    IommuGroupShared,
+    /// vfio-pci is not there.
+    VfioPciMissing,
+    /// `/sys` cannot be written.
+    SysfsReadOnly,
+    /// The group's device node is missing.
+    VfioNodeMissing,
+    /// The driver did not let go.
+    NotReleased,
+    /// vfio-pci did not take it.
+    NotTaken,
+    /// Another driver took it meanwhile.
+    TakenByAnother,
+    /// A write failed.
+    WriteFailed,
+    /// The kernel has not come back.
+    KernelBlocked,
+    /// It was unplugged.
+    DeviceGone,
+    /// It is with a driver of the host.
+    OnNativeDriver,
+    /// No driver took it; one will when it is loaded.
+    NoNativeDriver,
+    /// It is on vfio-pci, and it was not we who put it there.
+    NotOurs,
+}
+
+/// Where a device stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// In one word.
+    pub state: State,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// For people: what is the matter and what to do.
+    pub message: String,
+    /// Who uses it, if that is the matter.
+    pub holders: Vec<Holder>,
+}
+
+impl Verdict {
+    /// A verdict without holders.
+    #[must_use]
+    pub fn new(state: State, reason: Reason, message: impl Into<String>) -> Self {
+        Self { state, reason, message: message.into(), holders: vec![] }
+    }
+
+    /// In use by these.
+    #[must_use]
+    pub fn busy(holders: &[Holder]) -> Self {
+        let who: Vec<_> = holders.iter().map(ToString::to_string).collect();
+        Self {
+            state: State::Busy,
+            reason: Reason::InUse,
+            message: format!("in use, left alone: {}", who.join(", ")),
+            holders: holders.to_vec(),
+        }
+    }
+}

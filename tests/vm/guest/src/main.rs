@@ -1,0 +1,27 @@
+//! The only program of the guest. What it is depends on how it is started: the first process, which runs one scenario and
+//! switches the machine off; a container runtime; a virtual machine that holds a device; a command in a container.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
+#![allow(clippy::print_stdout, reason = "the serial console is where it reports")]
+
+mod agent;
+mod checks;
+mod container;
+mod hold;
+mod machine;
+mod network;
+mod scenarios;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["container", log] => container::start(log),
+        ["inside"] => container::inside(),
+        ["exec", pid, command @ ..] => container::exec(pid.parse()?, command),
+        ["get", pid, path] => network::get(pid.parse()?, path),
+        ["hold", address] => hold::hold(address),
+        ["orphan"] => machine::leave_an_orphan(),
+        _ => machine::run(),
+    }
+}
