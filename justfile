@@ -24,6 +24,10 @@ crash-suite:
 transition-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture transitions::
 
+# The VFIO manager on a real kernel, in virtual machines with emulated NPUs; about a minute
+vm-test *args:
+    cargo run --package vm-suite -- {{args}}
+
 # What it costs, beside a raw client; writes docs/performance.md
 bench *args:
     cargo bench-cluster {{args}}
@@ -54,5 +58,5 @@ render overlay="default":
 
 # One image per program
 images registry tag="v0.1.0":
-    for program in node-labeler $(ls crates | grep -- '-controller$'); do \
+    for program in node-labeler rebellions-vfio-manager $(ls crates | grep -- '-controller$'); do \
         docker build --build-arg PROGRAM=$program -t {{registry}}/$program:{{tag}} -f Containerfile . || exit 1; done

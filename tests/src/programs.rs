@@ -53,7 +53,7 @@ fn folder() -> anyhow::Result<PathBuf> {
         return Ok(assets);
     }
     let sources = repository::root().join("tests/control-plane");
-    let folder = cache()?.join(key(&sources)?);
+    let folder = cache("control-plane")?.join(key(&sources)?);
     create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
     // Two processes at once: the second waits for the first and finds everything done.
     let lock = File::create(folder.join(".lock"))?;
@@ -137,12 +137,12 @@ fn key(sources: &Path) -> anyhow::Result<String> {
     Ok(hash.finalize().iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
-/// Shared by all checkouts of a user.
-fn cache() -> anyhow::Result<PathBuf> {
+/// A folder that all checkouts of a user share.
+pub fn cache(name: &str) -> anyhow::Result<PathBuf> {
     let given = |name| std::env::var_os(name).filter(|value: &std::ffi::OsString| !value.is_empty()).map(PathBuf::from);
     let cache = given("XDG_CACHE_HOME").or_else(|| given("HOME").map(|home| home.join(".cache")));
     let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set; set one, or KUBEBUILDER_ASSETS")?;
-    Ok(cache.join("accelerator-operator/control-plane"))
+    Ok(cache.join("accelerator-operator").join(name))
 }
 
 /// The path of a program of this workspace, built like the one that asks: the six controllers and the test bed's own.

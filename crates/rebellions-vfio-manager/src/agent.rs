@@ -76,10 +76,10 @@ impl Agent {
                 rescan_at = Instant::now() + RESCAN;
                 self.discover(&mut devices);
             }
-            self.look_at_host(&devices, &mut loading).await;
+            self.look_at_host(&mut devices, &mut loading).await;
             self.start_passes(&mut devices, &mut passes);
             self.publish(&devices);
-            let due = devices.values().map(Device::next).min().unwrap_or(rescan_at).min(rescan_at);
+            let due = devices.values().map(Device::next).chain(loading.due).fold(rescan_at, Instant::min);
             tokio::select! {
                 signal = signals.next() => {
                     info!(signal, "Stopping; devices stay as they are");
@@ -159,7 +159,7 @@ impl Agent {
     }
 
     /// Looks whether vfio-pci is there, and loads it when a device needs it.
-    async fn look_at_host(&mut self, devices: &BTreeMap<Address, Device>, loading: &mut Loading) {
+    async fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut Loading) {
         self.worker.host = self.worker.tree.host();
         let (Some(modules), Err(_)) = (&self.modules, &self.worker.host.vfio_pci) else {
             *loading = Loading::default();
@@ -180,7 +180,12 @@ impl Agent {
             }
             self.worker.host = self.worker.tree.host();
         }
-        if self.worker.host.vfio_pci.is_err() && !loading.error.is_empty() {
+        if self.worker.host.vfio_pci.is_ok() {
+            for device in devices.values_mut() {
+                device.due = Instant::now();
+            }
+            *loading = Loading::default();
+        } else if !loading.error.is_empty() {
             self.worker.host.vfio_pci = Err(loading.error.clone());
         }
     }

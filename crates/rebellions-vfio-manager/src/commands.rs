@@ -11,9 +11,8 @@ use serde::Deserialize;
 use crate::decide::Goal;
 use crate::options::{Common, Once};
 use crate::pass::Worker;
-use crate::pci::Address;
 use crate::records::{Lock, Records};
-use crate::report::Report;
+use crate::report::{DeviceReport, Report};
 use crate::step::Step;
 use crate::survey::{Mode, survey};
 use crate::verdict::State;
@@ -113,10 +112,9 @@ fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
     let told = told(&worker.records);
     let (mut report, steps) = run(worker, common, Goal::Bind, Mode::Look, LOOK)?;
     // What the agent tried, and how it failed, is not to be seen from outside.
-    for device in report.devices.iter_mut().filter(|device| device.state == State::Unbound) {
-        if let Some(known) = told.iter().find(|known| known.is_trouble_of(device.address)) {
-            device.message =
-                format!("{}; the agent says {} ({}): {}", device.message, known.state, known.reason, known.message);
+    for device in &mut report.devices {
+        if let Some(known) = told.iter().find(|known| known.address == device.address.to_string()) {
+            known.add_to(device);
         }
     }
     Ok((Report::new(Goal::Bind, report.devices, common.when_none), steps))
@@ -150,8 +148,15 @@ struct Told {
 }
 
 impl Told {
-    fn is_trouble_of(&self, address: Address) -> bool {
-        self.address == address.to_string() && ["Failed", "Stuck", "Blocked", "Busy"].contains(&self.state.as_str())
+    /// Adds what the agent knows of a device to what can be seen of it.
+    fn add_to(&self, device: &mut DeviceReport) {
+        let is_trouble = ["Failed", "Stuck", "Blocked", "Busy"].contains(&self.state.as_str());
+        if self.state == format!("{:?}", device.state) && self.reason == format!("{:?}", device.reason) {
+            device.message.clone_from(&self.message);
+        } else if device.state == State::Unbound && is_trouble {
+            let Self { state, reason, message, .. } = self;
+            device.message = format!("{}; the agent says {state} ({reason}): {message}", device.message);
+        }
     }
 }
 

@@ -58,6 +58,9 @@ fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Atte
     }
     match (&npu.driver, usage) {
         (Some(_), Usage::Unknown) => Decision::Do(Step::Look),
+        (None, Usage::Unknown) if npu.may_be_in_limbo() => Decision::Do(Step::Look),
+        // Nothing is undone either: no write would return.
+        (None, Usage::Held(holders)) => Decision::Rest(Verdict::busy(holders)),
         (Some(_), Usage::Held(holders)) => undo(npu, Verdict::busy(holders), attempt),
         (Some(_), Usage::Untellable(why)) => {
             undo(npu, Verdict::new(State::Blocked, Reason::UseUnknown, why.clone()), attempt)

@@ -116,6 +116,13 @@ impl Npu {
         self.driver.as_deref() == Some(VFIO_PCI)
     }
 
+    /// Whether it may be between two states: without a driver, while its group's device node exists. Somebody may be taking
+    /// it from a virtual machine that has not let go yet; whatever is written then does not return.
+    #[must_use]
+    pub fn may_be_in_limbo(&self) -> bool {
+        self.driver.is_none() && self.group.as_ref().is_some_and(|group| group.has_node)
+    }
+
     /// Whether only vfio-pci may be bound to it: somebody asked for that, and only we do.
     #[must_use]
     pub fn is_reserved(&self) -> bool {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::facts::VFIO_PCI;
 use crate::holders::Processes;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Turns};
 use crate::pass::Worker;
 use crate::pci::Address;
 use crate::records::Records;
@@ -106,6 +106,7 @@ impl Fake {
             tree,
             processes: Processes { folder: "/proc".into(), must_be_the_hosts: false },
             kernel: Arc::new(Shared(Arc::clone(self))),
+            turns: Turns::default(),
             selection: Selection::default(),
             records: Records::of(Path::new("/sys"), Some(self.root.path().join("run"))),
         }

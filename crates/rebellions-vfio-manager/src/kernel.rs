@@ -1,9 +1,11 @@
 //! Everything that changes the kernel's mind, and nothing else does.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::facts::{Holder, Npu, VFIO_PCI};
 use crate::step::Step;
@@ -37,6 +39,17 @@ impl Kernel for Linux {
     }
 }
 
+/// Who of us has a group's device node open. It is for one at a time, and devices of a group are given back side by side.
+#[derive(Clone, Debug, Default)]
+pub struct Turns(Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>>);
+
+impl Turns {
+    fn of(&self, node: &Path) -> Arc<Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(node.into()).or_default())
+    }
+}
+
 /// Why a step was not carried out.
 #[derive(Debug)]
 pub enum Failure {
@@ -47,7 +60,7 @@ pub enum Failure {
 }
 
 /// Carries out a step. What it led to is for the caller to see.
-pub fn carry_out(kernel: &dyn Kernel, tree: &Tree, npu: &Npu, step: &Step) -> Result<(), Failure> {
+pub fn carry_out(kernel: &dyn Kernel, turns: &Turns, tree: &Tree, npu: &Npu, step: &Step) -> Result<(), Failure> {
     let address = npu.address.to_string();
     let reservation = tree.device_folder(npu.address).join("driver_override");
     let write = |path: &Path, text: &str| kernel.write(path, text).map_err(|error| refused(path, &error));
@@ -56,8 +69,11 @@ pub fn carry_out(kernel: &dyn Kernel, tree: &Tree, npu: &Npu, step: &Step) -> Re
         Step::Reserve => write(&reservation, VFIO_PCI),
         Step::Unreserve => write(&reservation, CLEAR),
         Step::Unbind(driver) => {
+            let node = npu.group.as_ref().filter(|_| npu.is_on_vfio()).map(|group| tree.group_node(&group.name));
+            let turn = node.as_ref().map(|node| turns.of(node));
+            let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             // As long as we have the group open, no virtual machine can come in between.
-            let guard = if npu.is_on_vfio() { hold_group(kernel, tree, npu)? } else { None };
+            let guard = node.map(|node| hold_group(kernel, &node)).transpose()?;
             let path = tree.driver_folder(driver).join("unbind");
             let result = kernel.write(&path, &address);
             drop(guard);
@@ -73,20 +89,18 @@ pub fn carry_out(kernel: &dyn Kernel, tree: &Tree, npu: &Npu, step: &Step) -> Re
 }
 
 /// Opens the device node of the group, which the kernel lets only one have open: the surest sign that nobody has it.
-fn hold_group(kernel: &dyn Kernel, tree: &Tree, npu: &Npu) -> Result<Option<Box<dyn Any>>, Failure> {
-    let Some(group) = &npu.group else { return Ok(None) };
-    let path = tree.group_node(&group.name);
-    match kernel.open(&path) {
+fn hold_group(kernel: &dyn Kernel, node: &Path) -> Result<Option<Box<dyn Any>>, Failure> {
+    match kernel.open(node) {
         Ok(guard) => Ok(Some(guard)),
         Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-            let what = path.display().to_string();
+            let what = node.display().to_string();
             Err(Failure::Held(Holder { pid: 0, command: String::new(), pod: None, what }))
         }
         // Without a node nobody can have it.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::Refused(
             Reason::UseUnknown,
-            format!("could not open {} to see that nobody has it: {error}", path.display()),
+            format!("could not open {} to see that nobody has it: {error}", node.display()),
         )),
     }
 }

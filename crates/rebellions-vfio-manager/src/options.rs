@@ -8,7 +8,7 @@ use accelerator_process::LogOptions;
 use clap::{Args, Parser, Subcommand};
 
 use crate::holders::Processes;
-use crate::kernel::Linux;
+use crate::kernel::{Linux, Turns};
 use crate::modules::Modules;
 use crate::pass::Worker;
 use crate::records::Records;
@@ -146,6 +146,7 @@ impl Common {
             host: tree.host(),
             processes: Processes { folder: self.proc.clone(), must_be_the_hosts: self.is_real() },
             kernel: Arc::new(Linux),
+            turns: Turns::default(),
             selection: Selection { include: self.include.to_vec(), exclude: self.exclude.to_vec() },
             records: Records::of(&self.sysfs, self.state_dir.clone()),
             tree,

@@ -9,8 +9,8 @@ use crate::attempt::{Attempt, Former};
 use crate::decide::{Decision, Goal, decide};
 use crate::facts::{Host, Npu, Usage};
 use crate::holders::Processes;
-use crate::kernel::{Failure, Kernel, carry_out};
-use crate::pci::Address;
+use crate::kernel::{Failure, Kernel, Turns, carry_out};
+use crate::pci::{Address, product};
 use crate::records::Records;
 use crate::selection::Selection;
 use crate::step::Step;
@@ -34,6 +34,8 @@ pub struct Worker {
     pub processes: Processes,
     /// Who writes.
     pub kernel: Arc<dyn Kernel>,
+    /// Who of us may open a group's device node.
+    pub turns: Turns,
     /// Which devices are for virtual machines.
     pub selection: Selection,
     /// What devices had before us.
@@ -60,6 +62,9 @@ impl Worker {
         let mut usage = Usage::Unknown;
         let mut steps = vec![];
         for _ in 0..STEPS {
+            if let Some(finding) = self.limbo(address) {
+                return finding;
+            }
             let Some(npu) = self.see(address) else { return gone(steps) };
             match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(verdict) => {
@@ -87,6 +92,9 @@ impl Worker {
     /// Where a device stands, and what would be done, were every write to succeed. Nothing is written.
     #[must_use]
     pub fn foresee(&self, goal: Goal, address: Address) -> Finding {
+        if let Some(finding) = self.limbo(address) {
+            return finding;
+        }
         let Some(now) = self.see(address) else { return gone(vec![]) };
         let (mut npu, mut attempt, mut usage) = (now.clone(), self.attempt(address), Usage::Unknown);
         let mut steps = vec![];
@@ -118,7 +126,15 @@ impl Worker {
     /// The device as it is now.
     #[must_use]
     pub fn see(&self, address: Address) -> Option<Npu> {
-        self.tree.npu(address, &|address, device| self.selection.selects(address, device, crate::pci::product(device)))
+        self.tree.npu(address, &|address, device| self.selection.selects(address, device, product(device)))
+    }
+
+    /// A device that somebody is taking from a virtual machine that has not let go: not even reading all of it returns.
+    fn limbo(&self, address: Address) -> Option<Finding> {
+        let is_wanted = |address, device| self.selection.selects(address, device, product(device));
+        let npu = self.tree.outline(address, &is_wanted).filter(Npu::may_be_in_limbo)?;
+        let Usage::Held(holders) = self.processes.usage(&self.tree, &npu) else { return None };
+        Some(Finding { npu: Some(npu), verdict: Verdict::busy(&holders), steps: vec![] })
     }
 
     fn is_selected(&self, npu: &Npu) -> bool {
@@ -141,7 +157,7 @@ impl Worker {
             })?;
         }
         debug!(address = %npu.address, ?step, "Writing");
-        carry_out(self.kernel.as_ref(), &self.tree, npu, step)?;
+        carry_out(self.kernel.as_ref(), &self.turns, &self.tree, npu, step)?;
         let begun = Instant::now();
         loop {
             let Some(now) = self.see(npu.address) else { return Ok(()) };

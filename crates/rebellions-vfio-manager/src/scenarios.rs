@@ -223,6 +223,23 @@ fn npus_that_share_a_group_are_bound_together() {
     assert_eq!(stands(&finding), (State::Blocked, Reason::IommuGroupShared));
 }
 
+/// Each looks whether the group is free by opening its device node, and must not take one of the others for a user.
+#[test]
+fn devices_of_a_group_are_given_back_side_by_side() {
+    let fake = Fake::new();
+    for slot in 0..6 {
+        fake.plug(&format!("0000:03:00.{slot}"), npu(7));
+    }
+    let act = |goal| {
+        let patience = Duration::from_secs(20);
+        survey(&Arc::new(fake.worker()), goal, Mode::Act, WhenNone::NotReady, patience).expect("a tree").0
+    };
+    let bound = act(Goal::Bind);
+    assert!(bound.ready, "{}", bound.message);
+    let given_back = act(Goal::GiveBack);
+    assert!(given_back.ready, "{}", given_back.message);
+}
+
 #[test]
 fn without_vfio_pci_nothing_is_touched() {
     let (fake, address) = one();
@@ -377,6 +394,29 @@ fn a_kernel_call_that_does_not_return_is_told_and_the_others_go_on() {
     assert_eq!(states, [(stuck, State::Stuck), (free, State::Bound)]);
     assert!(report.message.contains("unbind it from rebellions"), "{}", report.message);
     fake.release(stuck);
+}
+
+/// Somebody else takes a device from a virtual machine that has not let go: whatever is written to it does not return.
+#[test]
+fn a_device_that_is_being_taken_from_its_user_by_somebody_else_is_not_touched() {
+    let (fake, address) = one();
+    run(&fake, Goal::Bind, address);
+    fake.hold(address);
+    let other = {
+        let (kernel, tree) = (fake.worker().kernel, fake.worker().tree);
+        std::thread::spawn(move || kernel.write(&tree.driver_folder(VFIO_PCI).join("unbind"), &address.to_string()))
+    };
+    while fake.driver(address).is_some() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = fake.writes().len();
+    for goal in [Goal::Bind, Goal::GiveBack] {
+        assert_eq!(stands(&run(&fake, goal, address)), (State::Busy, Reason::InUse));
+    }
+    assert_eq!(fake.writes().len(), before);
+    fake.release(address);
+    other.join().expect("a thread").expect("it comes back");
+    assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
 }
 
 /// What happens around us.

@@ -16,7 +16,7 @@ pub struct Tree {
     pub dev: PathBuf,
 }
 
-/// What can be read of a device without its lock, which an unbind that does not return holds.
+/// A device at first sight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glance {
     /// Where it is.
@@ -47,15 +47,25 @@ impl Tree {
     /// All that is known of an NPU; `None` when it is gone. `is_wanted` tells which others are for virtual machines.
     #[must_use]
     pub fn npu(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
-        let device = u16::try_from(self.number(address, "device")?).ok()?;
-        let class = self.number(address, "class")?;
+        let mut npu = self.outline(address, is_wanted)?;
+        npu.driver_override = self.text(address, "driver_override").filter(|text| !text.is_empty() && text != "(null)");
+        if let Function::Physical { active } = &mut npu.function {
+            let switched_on = self.text(address, "sriov_numvfs").and_then(|text| text.parse().ok());
+            *active = switched_on.unwrap_or(0).max(*active);
+        }
+        Some(npu)
+    }
+
+    /// What is known of an NPU without taking its lock, which an unbind that does not return holds.
+    #[must_use]
+    pub fn outline(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
         Some(Npu {
             address,
-            device,
-            is_plain_class: class.is_multiple_of(0x100),
+            device: u16::try_from(self.number(address, "device")?).ok()?,
+            is_plain_class: self.number(address, "class")?.is_multiple_of(0x100),
             function: self.function(address),
             driver: self.driver(address),
-            driver_override: self.text(address, "driver_override").filter(|text| !text.is_empty() && text != "(null)"),
+            driver_override: None,
             group: self.group(address, is_wanted),
         })
     }
@@ -112,10 +122,9 @@ impl Tree {
         if folder.join("physfn").is_symlink() {
             return Function::Virtual { of: link_name(&folder.join("physfn")).and_then(|name| name.parse().ok()) };
         }
-        let switched_on = self.text(address, "sriov_numvfs").and_then(|text| text.parse().ok()).unwrap_or(0);
         let links = fs::read_dir(&folder).into_iter().flatten().flatten();
         let linked = links.filter(|entry| entry.file_name().to_string_lossy().starts_with("virtfn")).count();
-        Function::Physical { active: switched_on.max(u32::try_from(linked).unwrap_or(u32::MAX)) }
+        Function::Physical { active: u32::try_from(linked).unwrap_or(u32::MAX) }
     }
 
     fn group(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Group> {

@@ -52,9 +52,11 @@ fn from_driver_reservation_and_use_follows_the_next_step() {
     let blind = Usage::Untellable("blind".into());
     let table = [
         // Goal, driver, reservation, use, attempt: what follows.
-        (Goal::Bind, "", "", &unknown, &fresh, "Reserve"),
-        (Goal::Bind, "", VFIO_PCI, &unknown, &fresh, "Probe"),
-        (Goal::Bind, "", VFIO_PCI, &unknown, &probed, "Ask"),
+        (Goal::Bind, "", "", &unknown, &fresh, "Look"),
+        (Goal::Bind, "", "", &free, &fresh, "Reserve"),
+        (Goal::Bind, "", VFIO_PCI, &free, &fresh, "Probe"),
+        (Goal::Bind, "", VFIO_PCI, &free, &probed, "Ask"),
+        (Goal::Bind, "", VFIO_PCI, &held, &fresh, "Busy/InUse"),
         (Goal::Bind, NATIVE, "", &unknown, &fresh, "Look"),
         (Goal::Bind, NATIVE, "", &free, &fresh, "Reserve"),
         (Goal::Bind, NATIVE, VFIO_PCI, &unknown, &fresh, "Look"),
@@ -164,7 +166,8 @@ proptest! {
             Decision::Do(Step::Ask) => prop_assert!(bind && npu.driver.is_none() && npu.is_reserved()),
             Decision::Rest(verdict) => {
                 let left = matches!(verdict.state, State::Busy | State::Blocked | State::Failed | State::Native);
-                if left && !npu.is_on_vfio() && attempt.failed().is_none() {
+                let is_in_limbo = npu.may_be_in_limbo() && matches!(usage, Usage::Held(_));
+                if left && !npu.is_on_vfio() && !is_in_limbo && attempt.failed().is_none() {
                     prop_assert!(!npu.is_reserved(), "{:?}", verdict);
                 }
                 if verdict.state == State::Bound {

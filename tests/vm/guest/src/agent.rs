@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::container;
+
 /// Where the manifest has the agent report.
 pub const DOCUMENT: &str = "/run/rebellions/vfio-manager/status.json";
 
@@ -20,7 +22,8 @@ pub struct Said {
 /// A running container.
 pub struct Agent {
     runtime: Child,
-    pub log: String,
+    log: String,
+    environment: Vec<String>,
 }
 
 fn run(command: &mut Command) -> Said {
@@ -60,10 +63,17 @@ fn lines(json: &str) -> Vec<String> {
 impl Agent {
     /// Starts the manifest's container.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts the manifest's container with these beside its own variables, `NAME=VALUE` each.
+    pub fn start_with(environment: &[&str]) -> Self {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let log = format!("/tmp/agent.{}.log", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        let runtime = Command::new("/proc/self/exe").args(["container", &log]).spawn().expect("a container");
-        Self { runtime, log }
+        let environment: Vec<_> = environment.iter().map(|one| (*one).to_owned()).collect();
+        let mut runtime = Command::new("/proc/self/exe");
+        runtime.args(["container", &log]).args(&environment);
+        Self { runtime: runtime.spawn().expect("a container"), log, environment }
     }
 
     /// Process id of its first process, on the host.
@@ -86,8 +96,12 @@ impl Agent {
         kill_process(pid, signal).expect("a running agent");
     }
 
-    /// Tells it to stop. Returns how it ended and how long that took.
+    /// Tells it to stop. Returns how it ended and how long that took. Before it has started, the kernel would not even
+    /// deliver the signal to the first process of a PID namespace.
     pub fn stop(&mut self) -> (Option<i32>, Duration) {
+        while !self.said().contains("Started") {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let begun = Instant::now();
         self.signal(Signal::TERM);
         let status = self.runtime.wait().expect("it ends");
@@ -100,9 +114,17 @@ impl Agent {
         self.runtime.wait().expect("it ends");
     }
 
-    /// Runs a command in it, as a probe is run.
+    /// Runs the manifest's readiness probe in it.
+    pub fn probe(&self) -> Said {
+        let command = container::manifest().expect("a manifest").probe;
+        self.exec(&command.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Runs a command in it.
     pub fn exec(&self, arguments: &[&str]) -> Said {
-        run(Command::new("/proc/self/exe").args(["exec", &self.pid().to_string()]).args(arguments))
+        let mut exec = Command::new("/proc/self/exe");
+        exec.args(["exec", &self.pid().to_string(), &self.environment.join(",")]);
+        run(exec.args(arguments))
     }
 
     /// A GET.

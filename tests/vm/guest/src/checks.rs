@@ -20,6 +20,7 @@ pub fn check(name: &str, holds: bool, detail: impl Debug) {
 }
 
 /// One check that two things are equal.
+#[expect(clippy::needless_pass_by_value, reason = "checks read better without references")]
 pub fn equal<T: PartialEq + Debug>(name: &str, seen: T, expected: T) {
     let holds = seen == expected;
     check(name, holds, if holds { format!("{seen:?}") } else { format!("{seen:?}, and not {expected:?}") });

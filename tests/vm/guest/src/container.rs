@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_move, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_move, mount_remount,
+};
 use rustix::process::{chdir, chroot};
 use serde::Deserialize;
 
@@ -27,6 +29,8 @@ pub struct Manifest {
     env: Vec<(String, String)>,
     mounts: Vec<Mount>,
     privileged: bool,
+    /// The readiness probe's command.
+    pub probe: Vec<String>,
     host_network: bool,
     #[serde(rename = "hostPID")]
     host_pid: bool,
@@ -40,7 +44,8 @@ struct Mount {
     read_only: bool,
 }
 
-fn manifest() -> anyhow::Result<Manifest> {
+/// The manifest in short.
+pub fn manifest() -> anyhow::Result<Manifest> {
     let manifest: Manifest = serde_json::from_str(&fs::read_to_string("/manifest.json")?)?;
     if !manifest.privileged || manifest.host_network || manifest.host_pid {
         bail!("this runtime makes privileged containers with a network and processes of their own, and no others");
@@ -49,17 +54,18 @@ fn manifest() -> anyhow::Result<Manifest> {
 }
 
 /// Runs the manifest's container until it ends, its output in `log`.
-pub fn start(log: &str) -> anyhow::Result<()> {
+pub fn start(log: &str, environment: &[&str]) -> anyhow::Result<()> {
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNET;
     unshare(flags | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS)?;
     let out = File::options().create(true).append(true).open(log)?;
     // The first process of the new PID namespace.
-    let status = Command::new("/proc/self/exe").arg("inside").stdout(out.try_clone()?).stderr(out).status()?;
+    let status =
+        Command::new("/proc/self/exe").arg("inside").args(environment).stdout(out.try_clone()?).stderr(out).status()?;
     std::process::exit(status.code().unwrap_or(128));
 }
 
 /// In the new namespaces: makes the root and becomes the program.
-pub fn inside() -> anyhow::Result<()> {
+pub fn inside(environment: &[&str]) -> anyhow::Result<()> {
     let manifest = manifest()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     network::bring_up_loopback()?;
@@ -90,20 +96,34 @@ pub fn inside() -> anyhow::Result<()> {
     chroot(".")?;
     chdir("/")?;
     let mut program = Command::new(Path::new("/").join(PROGRAM));
-    program.args(&manifest.args).env_clear().envs(manifest.env.clone());
+    program.args(&manifest.args).env_clear().envs(manifest.env).envs(pairs(environment));
     Err(program.exec().into())
 }
 
 /// Runs a command in the container whose first process is `pid`, as a probe is run.
-pub fn exec(pid: u32, command: &[&str]) -> anyhow::Result<()> {
+pub fn exec(pid: u32, environment: &[&str], command: &[&str]) -> anyhow::Result<()> {
     let manifest = manifest()?;
-    let spaces = [("pid", CloneFlags::CLONE_NEWPID), ("net", CloneFlags::CLONE_NEWNET), ("mnt", CloneFlags::CLONE_NEWNS)];
-    let files: Vec<_> =
-        spaces.iter().map(|(name, kind)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *kind))).collect::<std::io::Result<_>>()?;
+    let spaces =
+        [("pid", CloneFlags::CLONE_NEWPID), ("net", CloneFlags::CLONE_NEWNET), ("mnt", CloneFlags::CLONE_NEWNS)];
+    let files: Vec<_> = spaces
+        .iter()
+        .map(|(name, kind)| Ok((File::open(format!("/proc/{pid}/ns/{name}"))?, *kind)))
+        .collect::<std::io::Result<_>>()?;
     for (file, kind) in files {
         setns(file, kind)?;
     }
     let (program, arguments) = command.split_first().context("no command")?;
-    let status = Command::new(program).args(arguments).env_clear().envs(manifest.env).stdin(Stdio::null()).status()?;
+    let status = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(manifest.env)
+        .envs(pairs(environment))
+        .stdin(Stdio::null())
+        .status()?;
     std::process::exit(status.code().unwrap_or(128));
+}
+
+/// `NAME=VALUE` each.
+fn pairs<'a>(environment: &[&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    environment.iter().filter_map(|one| one.split_once('='))
 }

@@ -26,7 +26,8 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 fn prepare() -> anyhow::Result<()> {
-    for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")] {
+    for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp")]
+    {
         fs::create_dir_all(at)?;
         mount(kind, at, kind, MountFlags::empty(), None).with_context(|| format!("could not mount {at}"))?;
     }
@@ -48,6 +49,6 @@ pub fn load(names: &[&str]) -> anyhow::Result<()> {
 
 /// Leaves a process behind that ends after its parent.
 pub fn leave_an_orphan() -> anyhow::Result<()> {
-    std::process::Command::new("/proc/self/exe").args(["get", "1", "/nothing"]).spawn()?;
+    std::process::Command::new("/proc/self/exe").arg("sleep").spawn()?;
     Ok(())
 }

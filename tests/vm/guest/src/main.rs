@@ -16,11 +16,18 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["container", log] => container::start(log),
-        ["inside"] => container::inside(),
-        ["exec", pid, command @ ..] => container::exec(pid.parse()?, command),
+        ["container", log, environment @ ..] => container::start(log, environment),
+        ["inside", environment @ ..] => container::inside(environment),
+        ["exec", pid, environment, command @ ..] => {
+            container::exec(pid.parse()?, &environment.split(',').collect::<Vec<_>>(), command)
+        }
         ["get", pid, path] => network::get(pid.parse()?, path),
         ["hold", address] => hold::hold(address),
+        ["write", path, text] => Ok(std::fs::write(path, text)?),
+        ["sleep"] => {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            Ok(())
+        }
         ["orphan"] => machine::leave_an_orphan(),
         _ => machine::run(),
     }

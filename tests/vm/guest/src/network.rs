@@ -10,9 +10,8 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
 
 /// `RTM_NEWLINK`, `NLM_F_REQUEST | NLM_F_ACK`, index 1, `IFF_UP`. Source: Linux, `include/uapi/linux/rtnetlink.h`.
-const LOOPBACK_UP: [u8; 32] = [
-    32, 0, 0, 0, 16, 0, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0,
-];
+const LOOPBACK_UP: [u8; 32] =
+    [32, 0, 0, 0, 16, 0, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0];
 
 /// A network namespace begins with a loopback device that is down.
 pub fn bring_up_loopback() -> anyhow::Result<()> {
