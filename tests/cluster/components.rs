@@ -35,9 +35,9 @@ async fn each_component_works_alone() -> anyhow::Result<()> {
         let expected = ["create events", "patch acceleratorconfigs/status", "patch daemonsets"];
         assert_eq!(written, expected.map(|write| format!("{by} {write}")));
 
-        controller.stop()?;
         cluster.unconfigure("default").await?;
         cluster.expect_operands(&[]).await;
+        controller.stop()?;
         cluster.label("a-0", component.deploy_label, None).await?;
     }
     Ok(())

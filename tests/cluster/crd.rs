@@ -101,3 +101,21 @@ async fn a_crd_that_is_too_old_is_told_and_everything_runs() -> anyhow::Result<(
     assert_eq!(cluster.pods().await, pods, "operands are untouched");
     Ok(())
 }
+
+/// Nobody is left who could remove it: garbage collection does, once neither config nor installation is there.
+#[tokio::test]
+async fn what_is_uninstalled_is_collected() -> anyhow::Result<()> {
+    let mut cluster = Cluster::lease().await;
+    cluster.spoil();
+    let controller = cluster.start(DEVICE_PLUGIN.controller).await;
+    cluster.configure("default", Access::enable(ONLY)).await?;
+    cluster.expect_condition("default", DEVICE_PLUGIN.condition_type, "True/NoNodesSelected").await;
+    expect_garbage_collection(&cluster).await?;
+    controller.stop()?;
+    cluster.unconfigure("default").await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(cluster.operands().await, ONLY, "while its controller is down nothing changes");
+    cluster.kubectl(&["delete", "clusterrole", DEVICE_PLUGIN.controller])?;
+    cluster.expect_operands(&[]).await;
+    Ok(())
+}

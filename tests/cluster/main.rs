@@ -10,6 +10,7 @@ mod demo;
 mod edits;
 mod faults;
 mod foreign;
+mod give_back;
 mod harness;
 mod installation;
 mod labels;

@@ -11,7 +11,7 @@ use testbed::repository::{assets, operands};
 
 use crate::files::{read, yaml};
 
-fn each(check: impl Fn(&str, &Value, &PodSpec)) {
+fn each(mut check: impl FnMut(&str, &Value, &PodSpec)) {
     for operand in operands() {
         let value = yaml(&assets(operand).join("daemonset.yaml"));
         let daemon_set: DaemonSet = serde_json::from_value(value.clone()).expect("a DaemonSet");
@@ -94,8 +94,11 @@ fn host_paths_are_known_ones() {
         "/",
         "/dev",
         "/etc/kubernetes/node-feature-discovery/features.d",
+        "/lib/modules",
+        "/proc",
         "/run/rbln/driver",
         "/run/rbln/driver/usr/bin",
+        "/run/rebellions",
         "/sys",
         "/sys/kernel/debug",
         "/usr/bin",
@@ -118,6 +121,35 @@ fn host_paths_are_known_ones() {
         let volumes: BTreeSet<_> = volumes().map(|volume| volume.name.as_str()).collect();
         assert_eq!(mounted, volumes, "{name}: volumes are mounted, and mounts have volumes");
     });
+}
+
+/// Those who need NPUs on their native driver take them back by the same program in the same way as the agent binds them.
+#[test]
+fn npus_are_given_back_by_the_agents_own_image() {
+    let agent = |value: &Value| {
+        let pod = &value["spec"]["template"]["spec"];
+        let all =
+            ["initContainers", "containers"].iter().flat_map(|list| pod[list].as_array().cloned().unwrap_or_default());
+        all.filter(|one| one["image"].as_str().is_some_and(|image| image.contains("/rebellions-vfio-manager:")))
+            .collect::<Vec<_>>()
+    };
+    let mut seen = vec![];
+    each(|name, value, _| seen.extend(agent(value).into_iter().map(|one| (name.to_owned(), one))));
+    let names: Vec<_> = seen.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["driver", "device-plugin", "vfio-manager"]);
+    let (_, manager) = &seen[2];
+    for (name, one) in &seen[..2] {
+        assert_eq!(one["args"], json!(["give-back", "--wait=60"]), "{name}");
+        for key in ["image", "env", "securityContext"] {
+            assert_eq!(one[key], manager[key], "{name}: {key}");
+        }
+        let paths = |one: &Value| -> Vec<_> {
+            one["volumeMounts"].as_array().expect("mounts").iter().map(|mount| mount["mountPath"].clone()).collect()
+        };
+        let mut expected = paths(manager);
+        expected.retain(|path| path != "/lib/modules");
+        assert_eq!(paths(one), expected, "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,9 @@ use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
+/// What is said of a pod that runs and is not ready.
+const NOT_READY: &str = "not ready";
+
 /// How many pods a message names before it only counts.
 const NAMED: usize = 3;
 
@@ -123,6 +126,19 @@ impl PodTrouble {
     }
 }
 
+impl PodTrouble {
+    /// The pod, if nothing in it tells what it waits for.
+    #[must_use]
+    pub fn unexplained(&self) -> Option<&str> {
+        (self.severity == 0 && self.why == NOT_READY && !self.pod.is_empty()).then_some(self.pod.as_str())
+    }
+
+    /// Takes over what the kubelet says of the pod's probe.
+    pub fn explain_by_probe(&mut self, message: &str) {
+        self.why = explain(NOT_READY, Some(message.trim_start_matches("Readiness probe failed: ")));
+    }
+}
+
 impl fmt::Display for PodTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = if self.node.is_empty() { "no node" } else { &self.node };
@@ -145,7 +161,7 @@ fn trouble(pod: &PodView) -> Option<PodTrouble> {
     } else if let Some(scheduled) = unschedulable {
         (3, explain(scheduled.reason.as_deref().unwrap_or("Unschedulable"), scheduled.message.as_deref()))
     } else {
-        container_trouble(status).unwrap_or((0, "not ready".to_owned()))
+        container_trouble(status).unwrap_or((0, NOT_READY.to_owned()))
     };
     Some(PodTrouble { node: node(&pod.spec), pod: pod.metadata.name.clone(), why, severity })
 }
@@ -238,6 +254,16 @@ mod tests {
             summary(&troubles, 9),
             ": b (ImagePullBackOff: Back-off pulling image \"x\"), d (Failed: disk pressure), a (not ready) and 6 more"
         );
+    }
+
+    #[test]
+    fn a_pod_that_just_is_not_ready_is_explained_by_its_probe() {
+        let mut troubles =
+            troubles([&pod("n", &json!({"phase": "Running"})), &pod("m", &waiting("ImagePullBackOff", ""))]);
+        assert_eq!(troubles[0].unexplained(), None);
+        assert_eq!(troubles[1].unexplained(), Some("p"));
+        troubles[1].explain_by_probe("Readiness probe failed: 1 of 2 NPUs are on vfio-pci\nmore");
+        assert_eq!(troubles[1].to_string(), "n (not ready: 1 of 2 NPUs are on vfio-pci)");
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub static OPERAND: Operand = Operand {
 /// The driver manager compares this variable with what is loaded, and leaves the driver alone when it is the same.
 const DIGEST_VARIABLE: &str = "DRIVER_CONFIG_DIGEST";
 
+/// The init container that compares.
+const MANAGER: &str = "k8s-driver-manager";
+
 /// Tells the driver manager, which runs before the driver's container, what that container is going to be: the SHA-256 of
 /// the pod's containers as JSON.
 fn tell_digest(daemon_set: &mut DaemonSet) {
@@ -22,7 +25,7 @@ fn tell_digest(daemon_set: &mut DaemonSet) {
         return;
     };
     let digest = digest(&pod.containers);
-    for manager in pod.init_containers.iter_mut().flatten() {
+    for manager in pod.init_containers.iter_mut().flatten().filter(|one| one.name == MANAGER) {
         let variable = EnvVar { name: DIGEST_VARIABLE.into(), value: Some(digest.clone()), value_from: None };
         manager.env.get_or_insert_default().push(variable);
     }

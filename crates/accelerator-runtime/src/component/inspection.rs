@@ -104,13 +104,24 @@ impl Inspection {
                 break;
             }
         }
+        for trouble in found.iter_mut().take(ENOUGH) {
+            if let Some(pod) = trouble.unexplained()
+                && let Some(why) = self.last_event("Pod", pod, "Unhealthy").await?
+            {
+                trouble.explain_by_probe(&why);
+            }
+        }
         Ok(found)
     }
 
     /// What keeps the DaemonSet controller from making pods (a quota, an admission policy): it says so in events alone.
     async fn why_not_created(&self) -> Result<Option<String>, kube::Error> {
-        let fields =
-            format!("involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate", self.component.operand);
+        self.last_event("DaemonSet", self.component.operand, "FailedCreate").await
+    }
+
+    /// The newest event of this reason about an object, in the words of whoever wrote it.
+    async fn last_event(&self, kind: &str, name: &str, reason: &str) -> Result<Option<String>, kube::Error> {
+        let fields = format!("involvedObject.kind={kind},involvedObject.name={name},reason={reason}");
         let events: Page<EventView> = self.list::<Event, _>(&ListParams::default().fields(&fields).limit(PAGE)).await?;
         let newest = events.items.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
         Ok(newest.and_then(|event| event.message))
