@@ -30,7 +30,7 @@ pub enum Decision {
 ///
 /// Three things hold whatever the facts are, and tests with random facts hold them to it: a driver loses a device only
 /// right after somebody looked and found it free; a device that is left to the host keeps no reservation of ours, as far as
-/// the kernel lets us take it back; and a step is never asked for that would change nothing.
+/// the kernel lets us take it back and nobody is taking it from a virtual machine; and a step is never asked for that would change nothing.
 #[must_use]
 pub fn decide(goal: Goal, npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     match goal {
@@ -58,9 +58,12 @@ fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Atte
     }
     match (&npu.driver, usage) {
         (Some(_), Usage::Unknown) => Decision::Do(Step::Look),
-        (None, Usage::Unknown) if npu.may_be_in_limbo() => Decision::Do(Step::Look),
+        // What we took from its driver ourselves is not: the call has come back.
+        (None, Usage::Unknown) if npu.may_be_in_limbo() && !attempt.touched => Decision::Do(Step::Look),
         // Nothing is undone either: no write would return.
-        (None, Usage::Held(holders)) => Decision::Rest(Verdict::busy(holders)),
+        (None, Usage::Held(holders)) if npu.may_be_in_limbo() && !attempt.touched => {
+            Decision::Rest(Verdict::busy(holders))
+        }
         (Some(_), Usage::Held(holders)) => undo(npu, Verdict::busy(holders), attempt),
         (Some(_), Usage::Untellable(why)) => {
             undo(npu, Verdict::new(State::Blocked, Reason::UseUnknown, why.clone()), attempt)

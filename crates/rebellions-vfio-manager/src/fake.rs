@@ -49,6 +49,8 @@ pub struct Fake {
     root: tempfile::TempDir,
     state: Mutex<State>,
     released: Condvar,
+    /// A write is carried out as a whole, as the kernel's locks see to it.
+    one_at_a_time: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -77,7 +79,7 @@ impl Fake {
         {
             fs::create_dir_all(root.path().join(folder)).expect("a folder");
         }
-        let fake = Self { root, state: Mutex::default(), released: Condvar::new() };
+        let fake = Self { root, state: Mutex::default(), released: Condvar::new(), one_at_a_time: Mutex::default() };
         fs::write(fake.sys().join("bus/pci/drivers_probe"), "").expect("a file");
         let fake = Arc::new(fake);
         for driver in [NATIVE, VFIO_PCI] {
@@ -283,7 +285,9 @@ impl Fake {
                     symlink(self.folder(address), class.join("device")).expect("a link");
                 }
                 if !node.exists() {
-                    fs::write(node, "").expect("a node");
+                    // Under another name first: whoever looks meanwhile would take us for a user.
+                    let unfinished = node.with_extension("new");
+                    fs::write(&unfinished, "").and_then(|()| fs::rename(&unfinished, node)).expect("a node");
                 }
             }
         }
@@ -319,6 +323,7 @@ impl Fake {
     }
 
     fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        let turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let ambush = self.state().ambush.take_if(|(name, _)| *name == file);
         // Nothing keeps anybody from opening a device of the native driver in the instant before it is unbound; only
@@ -377,6 +382,7 @@ impl Fake {
                     self.state().violations.push(format!("{address} was taken from {parent} while in use"));
                     // The link goes at once, the call comes back when the last user has gone.
                     let _ = fs::remove_file(self.folder(address).join("driver"));
+                    drop(turn);
                     let held = |state: &mut State| state.held.contains_key(&address);
                     let waited = self.released.wait_timeout_while(self.state(), FOREVER, held);
                     drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -407,7 +413,9 @@ impl Kernel for Shared {
         if self.0.is_open(path) {
             return Err(Errno::BUSY.into());
         }
-        drop(File::open(path)?);
+        if !path.exists() {
+            return Err(Errno::NOENT.into());
+        }
         self.0.state().guarded.insert(path.into());
         Ok(Box::new(Guard(Arc::clone(&self.0), path.into())))
     }

@@ -61,10 +61,10 @@ impl Worker {
         let mut attempt = self.attempt(address);
         let mut usage = Usage::Unknown;
         let mut steps = vec![];
+        if let Some(finding) = self.limbo(address) {
+            return finding;
+        }
         for _ in 0..STEPS {
-            if let Some(finding) = self.limbo(address) {
-                return finding;
-            }
             let Some(npu) = self.see(address) else { return gone(steps) };
             match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(verdict) => {

@@ -99,7 +99,9 @@ impl Records {
         let context = || format!("could not write {}", path.display());
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).with_context(context)?;
-        let unfinished = path.with_extension("new");
+        // Of a name of its own: what is behind the last dot of an address tells devices apart.
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
         fs::write(&unfinished, text).with_context(context)?;
         fs::rename(&unfinished, path).with_context(context)
     }
