@@ -16,6 +16,7 @@ pub(super) struct Anchor {
     roles: Api<ClusterRole>,
     component: &'static Component,
     known: Known,
+    is_failing: bool,
 }
 
 #[derive(PartialEq)]
@@ -27,7 +28,7 @@ enum Known {
 
 impl Anchor {
     pub(super) fn new(client: Client, component: &'static Component) -> Self {
-        Self { roles: Api::all(client), component, known: Known::Nothing }
+        Self { roles: Api::all(client), component, known: Known::Nothing, is_failing: false }
     }
 
     /// The owner, if there is one. Before anybody asked there is none.
@@ -67,14 +68,14 @@ impl Anchor {
                 Known::Unreadable
             }
             Err(error) => {
-                warn!(
-                    clusterRole = self.component.controller,
-                    err = chain(&error),
-                    "Could not read our own ClusterRole"
-                );
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    let role = self.component.controller;
+                    warn!(clusterRole = role, err = chain(&error), "Could not read our own ClusterRole; trying again");
+                }
                 return false;
             }
         };
+        self.is_failing = false;
         let changed = self.known != found;
         self.known = found;
         changed
