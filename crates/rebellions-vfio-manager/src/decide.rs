@@ -5,6 +5,7 @@
 
 use crate::attempt::{Attempt, Former};
 use crate::facts::{Function, Host, Npu, Usage, VFIO_PCI};
+use crate::selection::Choice;
 use crate::step::Step;
 use crate::verdict::{Reason, State, Verdict};
 
@@ -32,9 +33,9 @@ pub enum Decision {
 /// right after somebody looked and found it free; a device that is left to the host keeps no reservation of ours, as far as
 /// the kernel lets us take it back and nobody is taking it from a virtual machine; and a step is never asked for that would change nothing.
 #[must_use]
-pub fn decide(goal: Goal, npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+pub fn decide(goal: Goal, npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     match goal {
-        Goal::Bind => bind(npu, is_selected, host, usage, attempt),
+        Goal::Bind => bind(npu, choice, host, usage, attempt),
         Goal::GiveBack => give_back(npu, usage, attempt),
     }
 }
@@ -43,8 +44,8 @@ fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
     Decision::Rest(Verdict::new(state, reason, message))
 }
 
-fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
-    if let Some(verdict) = exclusion(npu, is_selected) {
+fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+    if let Some(verdict) = exclusion(npu, choice) {
         return Decision::Rest(verdict);
     }
     if npu.is_on_vfio() {
@@ -53,7 +54,7 @@ fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Atte
     if let Some(verdict) = attempt.failed() {
         return undo(npu, verdict, attempt);
     }
-    if let Some((reason, why)) = obstacle(npu, host) {
+    if let Some((reason, why)) = obstacle(npu, choice, host) {
         return undo(npu, Verdict::new(State::Blocked, reason, why), attempt);
     }
     match (&npu.driver, usage) {
@@ -78,10 +79,12 @@ fn bind(npu: &Npu, is_selected: bool, host: &Host, usage: &Usage, attempt: &Atte
 }
 
 /// Why a device is not for virtual machines, if it is not.
-fn exclusion(npu: &Npu, is_selected: bool) -> Option<Verdict> {
+fn exclusion(npu: &Npu, choice: Choice) -> Option<Verdict> {
     let excluded = |reason, message: String| Some(Verdict::new(State::Excluded, reason, message));
     match npu.function {
-        _ if !is_selected => excluded(Reason::NotSelected, "excluded by VFIO_INCLUDE or VFIO_EXCLUDE".into()),
+        _ if choice == Choice::Excluded => {
+            excluded(Reason::NotSelected, "excluded by VFIO_INCLUDE or VFIO_EXCLUDE".into())
+        }
         _ if !npu.is_plain_class => {
             excluded(Reason::UnknownClass, "its PCI class is not 12xx00, so what it is is not known".into())
         }
@@ -110,7 +113,12 @@ fn on_vfio(npu: &Npu) -> Verdict {
 }
 
 /// What on this host keeps a device from being bound. Such a device is not touched.
-fn obstacle(npu: &Npu, host: &Host) -> Option<(Reason, String)> {
+fn obstacle(npu: &Npu, choice: Choice, host: &Host) -> Option<(Reason, String)> {
+    if choice == Choice::Unknown {
+        let id = npu.device;
+        let why = format!("this version does not know device id {id:04x}; set VFIO_WHEN_UNKNOWN=bind if it is an NPU");
+        return Some((Reason::UnknownDeviceId, why));
+    }
     let Some(group) = &npu.group else {
         let message = if host.has_iommu {
             (

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::pci::{Address, product};
+use crate::pci::Address;
 
 /// The driver that hands a device to user space. Source: Linux, `drivers/vfio/pci/vfio_pci.c`.
 pub const VFIO_PCI: &str = "vfio-pci";
@@ -104,12 +104,6 @@ pub enum Usage {
 }
 
 impl Npu {
-    /// Its product's name.
-    #[must_use]
-    pub fn product(&self) -> &'static str {
-        product(self.device)
-    }
-
     /// Whether vfio-pci has it.
     #[must_use]
     pub fn is_on_vfio(&self) -> bool {

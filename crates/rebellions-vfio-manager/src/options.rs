@@ -13,7 +13,7 @@ use crate::modules::Modules;
 use crate::pass::Worker;
 use crate::records::Records;
 use crate::report::WhenNone;
-use crate::selection::{NoSelector, Selection, Selector};
+use crate::selection::{NoSelector, Selection, Selector, WhenUnknown};
 use crate::sysfs::Tree;
 
 /// Binds a node's Rebellions NPUs to vfio-pci, so that virtual machines can have them, and gives them back. A device in use is never touched
@@ -110,8 +110,12 @@ pub struct Common {
     #[arg(long, env = "VFIO_EXCLUDE", default_value = "", hide_default_value = true, value_parser = selectors, value_name = "LIST", global = true)]
     pub exclude: Arc<[Selector]>,
 
+    /// What becomes of an NPU whose device id this version does not know
+    #[arg(long, env = "VFIO_WHEN_UNKNOWN", value_enum, default_value = "leave", value_name = "WHAT", global = true)]
+    pub when_unknown: WhenUnknown,
+
     /// What it means that there is no NPU
-    #[arg(long, env = "VFIO_WHEN_NONE", value_enum, default_value = "not-ready", global = true)]
+    #[arg(long, env = "VFIO_WHEN_NONE", value_enum, default_value = "not-ready", value_name = "WHAT", global = true)]
     pub when_none: WhenNone,
 
     /// Options for the module vfio-pci when it is loaded, such as `disable_idle_d3=1`
@@ -147,7 +151,11 @@ impl Common {
             processes: Processes { folder: self.proc.clone(), must_be_the_hosts: self.is_real() },
             kernel: Arc::new(Linux),
             turns: Turns::default(),
-            selection: Selection { include: self.include.to_vec(), exclude: self.exclude.to_vec() },
+            selection: Selection {
+                include: self.include.to_vec(),
+                exclude: self.exclude.to_vec(),
+                when_unknown: self.when_unknown,
+            },
             records: Records::of(&self.sysfs, self.state_dir.clone()),
             tree,
         }

@@ -10,9 +10,9 @@ use crate::decide::{Decision, Goal, decide};
 use crate::facts::{Host, Npu, Usage};
 use crate::holders::Processes;
 use crate::kernel::{Failure, Kernel, Turns, carry_out};
-use crate::pci::{Address, product};
+use crate::pci::Address;
 use crate::records::Records;
-use crate::selection::Selection;
+use crate::selection::{Choice, Selection};
 use crate::step::Step;
 use crate::sysfs::Tree;
 use crate::verdict::{Reason, State, Verdict};
@@ -66,7 +66,7 @@ impl Worker {
         }
         for _ in 0..STEPS {
             let Some(npu) = self.see(address) else { return gone(steps) };
-            match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
+            match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(verdict) => {
                     self.remember(goal, &npu, &verdict);
                     return Finding { npu: Some(npu), verdict, steps };
@@ -100,7 +100,7 @@ impl Worker {
         let mut steps = vec![];
         let mut verdict = to_do(goal, &now);
         for _ in 0..STEPS {
-            match decide(goal, &npu, self.is_selected(&npu), &self.host, &usage, &attempt) {
+            match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(end) => {
                     // What is only put right on the way to where it stays is not what it is about.
                     let stays = match goal {
@@ -126,19 +126,25 @@ impl Worker {
     /// The device as it is now.
     #[must_use]
     pub fn see(&self, address: Address) -> Option<Npu> {
-        self.tree.npu(address, &|address, device| self.selection.selects(address, device, product(device)))
+        self.tree.npu(address, &|address, device| self.is_wanted(address, device))
     }
 
     /// A device that somebody is taking from a virtual machine that has not let go: not even reading all of it returns.
     fn limbo(&self, address: Address) -> Option<Finding> {
-        let is_wanted = |address, device| self.selection.selects(address, device, product(device));
-        let npu = self.tree.outline(address, &is_wanted).filter(Npu::may_be_in_limbo)?;
+        let npu = self
+            .tree
+            .outline(address, &|address, device| self.is_wanted(address, device))
+            .filter(Npu::may_be_in_limbo)?;
         let Usage::Held(holders) = self.processes.usage(&self.tree, &npu) else { return None };
         Some(Finding { npu: Some(npu), verdict: Verdict::busy(&holders), steps: vec![] })
     }
 
-    fn is_selected(&self, npu: &Npu) -> bool {
-        self.selection.selects(npu.address, npu.device, npu.product())
+    fn choice(&self, npu: &Npu) -> Choice {
+        self.selection.choose(npu.address, npu.device)
+    }
+
+    fn is_wanted(&self, address: Address, device: u16) -> bool {
+        self.selection.choose(address, device) == Choice::Selected
     }
 
     fn attempt(&self, address: Address) -> Attempt {

@@ -12,7 +12,7 @@ use crate::fake::{Card, Fake, NATIVE, npu};
 use crate::pass::{Finding, Worker};
 use crate::pci::Address;
 use crate::report::WhenNone;
-use crate::selection::Selection;
+use crate::selection::{Selection, WhenUnknown};
 use crate::survey::{Mode, survey};
 use crate::verdict::{Reason, State};
 
@@ -217,7 +217,8 @@ fn npus_that_share_a_group_are_bound_together() {
         run(&fake, Goal::GiveBack, address);
     }
     let exclude = |worker: &mut Worker| {
-        worker.selection = Selection { include: vec![], exclude: vec!["0000:03:00.1".parse().expect("a selector")] };
+        let exclude = vec!["0000:03:00.1".parse().expect("a selector")];
+        worker.selection = Selection { exclude, ..Selection::default() };
     };
     let finding = with(&fake, Goal::Bind, both[0], exclude);
     assert_eq!(stands(&finding), (State::Blocked, Reason::IommuGroupShared));
@@ -350,11 +351,17 @@ fn foreign_devices_do_not_exist_for_us_and_unknown_npus_do() {
     let of = |vendor, device, class| Card { vendor, device, class, ..npu(1) };
     fake.plug("0000:01:00.0", of(0x1af4, 0x1042, 0x12_0000));
     fake.plug("0000:02:00.0", of(0x1eff, 0x1250, 0x02_0000));
-    let unknown = fake.plug("0000:03:00.0", of(0x1eff, 0x7770, 0x12_0100));
-    let odd = fake.plug("0000:04:00.0", of(0x1eff, 0x7772, 0x12_0001));
+    let unknown = fake.plug("0000:03:00.0", Card { group: Some(3), ..of(0x1eff, 0x7770, 0x12_0100) });
+    let odd = fake.plug("0000:04:00.0", Card { group: Some(2), ..of(0x1eff, 0x7772, 0x12_0001) });
     let found: Vec<_> = fake.worker().tree.npus().expect("a tree").into_iter().map(|npu| npu.address).collect();
     assert_eq!(found, [unknown, odd]);
     assert_eq!(stands(&run(&fake, Goal::Bind, odd)), (State::Excluded, Reason::UnknownClass));
+    let finding = run(&fake, Goal::Bind, unknown);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::UnknownDeviceId));
+    assert!(finding.verdict.message.contains("7770"), "{}", finding.verdict.message);
+    expect_untouched(&fake, unknown);
+    let bind_it = |worker: &mut Worker| worker.selection.when_unknown = WhenUnknown::Bind;
+    assert_eq!(stands(&with(&fake, Goal::Bind, unknown, bind_it)), (State::Bound, Reason::Verified));
 }
 
 #[test]

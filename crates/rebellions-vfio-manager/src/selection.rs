@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::pci::{Address, products};
+use crate::pci::{Address, UNKNOWN_PRODUCT, product, products};
 
 /// One way to name NPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +60,16 @@ impl Selector {
     }
 }
 
+/// What becomes of an NPU whose device id this version does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WhenUnknown {
+    /// It stays as it is and is told, unless it is included by name.
+    #[default]
+    Leave,
+    /// It is an NPU like any other.
+    Bind,
+}
+
 /// What is included and excluded. Excluding wins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -67,42 +77,74 @@ pub struct Selection {
     pub include: Vec<Selector>,
     /// Empty: none.
     pub exclude: Vec<Selector>,
+    /// What becomes of devices that nobody knows.
+    pub when_unknown: WhenUnknown,
+}
+
+/// Whether an NPU is for virtual machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// It is.
+    Selected,
+    /// The admin says that it is not.
+    Excluded,
+    /// Nobody knows what it is, and nobody asked for it by name.
+    Unknown,
 }
 
 impl Selection {
     /// Whether an NPU is for virtual machines.
     #[must_use]
-    pub fn selects(&self, address: Address, device: u16, product: &str) -> bool {
+    pub fn choose(&self, address: Address, device: u16) -> Choice {
+        let product = product(device);
         let names = |list: &[Selector]| list.iter().any(|one| one.is_about(address, device, product));
-        (self.include.is_empty() || names(&self.include)) && !names(&self.exclude)
+        if names(&self.exclude) || !(self.include.is_empty() || names(&self.include)) {
+            Choice::Excluded
+        } else if product == UNKNOWN_PRODUCT && self.include.is_empty() && self.when_unknown == WhenUnknown::Leave {
+            Choice::Unknown
+        } else {
+            Choice::Selected
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::product;
+
+    const NPUS: [(&str, u16); 4] =
+        [("0000:03:00.0", 0x1250), ("0000:04:00.0", 0x1250), ("0000:05:00.0", 0x2130), ("0000:06:00.0", 0x9998)];
 
     fn selects(include: &[&str], exclude: &[&str]) -> Vec<&'static str> {
         let list = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a selector")).collect();
-        let selection = Selection { include: list(include), exclude: list(exclude) };
-        let npus =
-            [("0000:03:00.0", 0x1250), ("0000:04:00.0", 0x1250), ("0000:05:00.0", 0x2130), ("0000:06:00.0", 0x9998)];
-        npus.into_iter()
-            .filter(|(address, device)| {
-                selection.selects(address.parse().expect("an address"), *device, product(*device))
-            })
-            .map(|(address, _)| address)
-            .collect()
+        let selection = Selection { include: list(include), exclude: list(exclude), ..Selection::default() };
+        let choose = |address: &str, device| selection.choose(address.parse().expect("an address"), device);
+        let chosen = NPUS.into_iter().filter(|(address, device)| choose(address, *device) == Choice::Selected);
+        chosen.map(|(address, _)| address).collect()
     }
 
     #[test]
-    fn all_are_selected_but_for_what_is_named() {
-        assert_eq!(selects(&[], &[]).len(), 4);
+    fn all_that_are_known_are_selected_but_for_what_is_named() {
+        assert_eq!(selects(&[], &[]), ["0000:03:00.0", "0000:04:00.0", "0000:05:00.0"]);
         assert_eq!(selects(&["03:00.0"], &[]), ["0000:03:00.0"]);
         assert_eq!(selects(&["1eff:1250"], &["0000:04:00.0"]), ["0000:03:00.0"]);
         assert_eq!(selects(&["rbln-cr13", "1250"], &["CA25"]), ["0000:05:00.0"]);
-        assert_eq!(selects(&[], &["unknown"]).len(), 3);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_left_alone_unless_it_is_asked_for() {
+        let (address, device) = ("0000:06:00.0".parse().expect("an address"), 0x9998);
+        let choose = |selection: &Selection| selection.choose(address, device);
+        assert_eq!(choose(&Selection::default()), Choice::Unknown);
+        assert_eq!(choose(&Selection { when_unknown: WhenUnknown::Bind, ..Selection::default() }), Choice::Selected);
+        for (include, expected) in [("unknown", 1), ("9998", 1), ("0000:06:00.0", 1), ("1250", 2)] {
+            assert_eq!(selects(&[include], &[]).len(), expected, "{include}");
+        }
+        let exclude = vec!["unknown".parse().expect("a selector")];
+        assert_eq!(
+            choose(&Selection { exclude, when_unknown: WhenUnknown::Bind, ..Selection::default() }),
+            Choice::Excluded
+        );
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Reason {
     NotSelected,
     /// Vendor and base class are an NPU's, the rest of the class is not.
     UnknownClass,
+    /// This version does not know its device id.
+    UnknownDeviceId,
     /// No IOMMU is on.
     NoIommu,
     /// An IOMMU is on, and this device is not behind it.
@@ -105,6 +107,24 @@ impl Verdict {
             reason: Reason::InUse,
             message: format!("in use, left alone: {}", who.join(", ")),
             holders: holders.to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// An admin looks up what the status says.
+    #[test]
+    fn the_reference_names_every_state_and_reason() {
+        let page = include_str!("../../../docs/reference/vfio-manager.md");
+        let source = include_str!("verdict.rs");
+        let body =
+            |of: &str| source.split(&format!("pub enum {of} {{")).nth(1).and_then(|rest| rest.split("\n}").next());
+        for of in ["State", "Reason"] {
+            let variants = body(of).expect("an enum").lines().map(str::trim).filter(|line| !line.starts_with("///"));
+            for variant in variants.map(|line| line.trim_end_matches(',')).filter(|line| !line.is_empty()) {
+                assert!(page.contains(&format!("`{variant}`")), "docs/reference/vfio-manager.md: {variant}");
+            }
         }
     }
 }

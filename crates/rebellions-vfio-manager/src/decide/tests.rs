@@ -83,7 +83,7 @@ fn from_driver_reservation_and_use_follows_the_next_step() {
         (Goal::GiveBack, VFIO_PCI, "", &unknown, &probed, "Failed/TakenByAnother"),
     ];
     for (goal, driver, reservation, usage, attempt, expected) in table {
-        let seen = short(decide(goal, &npu(driver, reservation), true, &host(), usage, attempt));
+        let seen = short(decide(goal, &npu(driver, reservation), Choice::Selected, &host(), usage, attempt));
         assert_eq!(seen, expected, "{goal:?} {driver:?} {reservation:?} {usage:?} {attempt:?}");
     }
 }
@@ -139,7 +139,7 @@ proptest! {
     fn each_step_is_safe_and_changes_something(
         bind in any::<bool>(),
         npu in any_npu(),
-        is_selected in any::<bool>(),
+        choice in prop::sample::select(vec![Choice::Selected, Choice::Excluded, Choice::Unknown]),
         has_vfio in any::<bool>(),
         usage in 0..4_u8,
         attempt in any_attempt(),
@@ -152,7 +152,7 @@ proptest! {
             2 => held(),
             _ => Usage::Untellable("blind".into()),
         };
-        match decide(goal, &npu, is_selected, &host, &usage, &attempt) {
+        match decide(goal, &npu, choice, &host, &usage, &attempt) {
             Decision::Do(Step::Unbind(driver)) => {
                 prop_assert_eq!(&usage, &Usage::Free, "a driver loses only what is free");
                 prop_assert_eq!(npu.driver.as_ref(), Some(&driver));
