@@ -17,7 +17,7 @@ use crate::pci::Address;
 use crate::publish::Publisher;
 use crate::records::Lock;
 use crate::report::{DeviceReport, Report, WhenNone};
-use crate::schedule::{RESCAN, news_matter, next_look};
+use crate::schedule::{PEACE, RESCAN, after_loss, news_matter, next_look};
 use crate::survey::Doing;
 use crate::sysfs::Glance;
 use crate::uevent::{Uevent, Uevents};
@@ -53,6 +53,10 @@ struct Device {
     report: Option<DeviceReport>,
     due: Instant,
     failures: u32,
+    /// Since when it has been bound, if it is.
+    bound_since: Option<Instant>,
+    /// How often in a row somebody took it away soon after.
+    losses: u32,
     /// Since when a pass has been under way.
     running: Option<(Instant, Doing)>,
 }
@@ -85,10 +89,14 @@ impl Agent {
                     info!(signal, "Stopping; devices stay as they are");
                     break;
                 }
-                Some(done) = passes.join_next() => match done {
-                    Ok((address, finding)) => conclude(&mut devices, address, finding),
-                    Err(error) => warn!(err = %error, "A pass failed"),
-                },
+                Some(done) = passes.join_next() => {
+                    match done {
+                        Ok((address, finding)) => conclude(&mut devices, address, finding),
+                        Err(error) => warn!(err = %error, "A pass failed"),
+                    }
+                    // Somebody may have changed the device since the pass looked last, when news of it did not count.
+                    rescan_at = Instant::now();
+                }
                 event = news(&mut uevents) => {
                     tokio::time::sleep(TOGETHER).await;
                     let more = uevents.iter_mut().flat_map(Uevents::more);
@@ -148,12 +156,16 @@ impl Agent {
                 report: None,
                 due: now,
                 failures: 0,
+                bound_since: None,
+                losses: 0,
                 running: None,
             });
-            // Somebody bound or unbound it.
             if known.glance != glance {
-                known.due = now;
                 known.glance = glance;
+                // What a pass does itself is no news; what comes between is seen when it has ended.
+                if known.running.is_none() {
+                    known.changed(now);
+                }
             }
         }
     }
@@ -166,6 +178,7 @@ impl Agent {
             return;
         };
         if devices.is_empty() {
+            *loading = Loading::default();
             return;
         }
         if loading.due.is_none_or(|due| due <= Instant::now()) {
@@ -228,6 +241,20 @@ struct Loading {
 }
 
 impl Device {
+    /// Somebody bound or unbound it.
+    fn changed(&mut self, now: Instant) {
+        if let Some(since) = self.bound_since.take() {
+            self.losses = if now.duration_since(since) < PEACE { self.losses.saturating_add(1) } else { 1 };
+            self.due = now + after_loss(self.losses);
+        } else if news_matter(self.state(), false) {
+            self.due = self.due.min(now);
+        }
+    }
+
+    fn state(&self) -> State {
+        self.report.as_ref().map_or(State::Unbound, |report| report.state)
+    }
+
     /// When to do something about it.
     fn next(&self) -> Instant {
         match &self.running {
@@ -264,6 +291,7 @@ fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: 
         device.failures = if state == State::Failed { device.failures.saturating_add(1) } else { 0 };
         device.due = Instant::now() + next_look(state, device.failures);
         device.running = None;
+        device.bound_since = (state == State::Bound).then(|| device.bound_since.unwrap_or_else(Instant::now));
         if let Some(npu) = &npu {
             device.glance.driver.clone_from(&npu.driver);
         }
@@ -274,8 +302,8 @@ fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: 
 /// What the kernel told makes devices due.
 fn take_news(devices: &mut BTreeMap<Address, Device>, Uevent { address, is_new }: Uevent) {
     for (known, device) in devices.iter_mut().filter(|(known, _)| address.is_none_or(|address| address == **known)) {
-        let state = device.report.as_ref().map_or(State::Unbound, |report| report.state);
-        if news_matter(state, is_new && address == Some(*known)) {
+        // Whether it is still bound is seen in the list of devices, which is looked at next.
+        if device.bound_since.is_none() && news_matter(device.state(), is_new && address == Some(*known)) {
             device.due = device.due.min(Instant::now());
         }
     }

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::try_parse().unwrap_or_else(|error| explain(&error));
     match carry_out(options) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
@@ -26,6 +26,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong comes last: of a container that died, the last line is what the status of its component quotes.
+fn explain(error: &clap::Error) -> ! {
+    let code = error.exit_code();
+    let _ = error.print();
+    if error.use_stderr() {
+        let _ = writeln!(std::io::stderr(), "{}", error.to_string().lines().next().unwrap_or_default());
+    }
+    std::process::exit(code)
 }
 
 fn carry_out(Options { command, common, log }: Options) -> anyhow::Result<Outcome> {

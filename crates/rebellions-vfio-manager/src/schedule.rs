@@ -35,6 +35,18 @@ pub fn next_look(state: State, failures: u32) -> Duration {
     }
 }
 
+/// A device that stayed bound for so long was not fought for.
+pub const PEACE: Duration = Duration::from_secs(30);
+
+/// How long to wait before a device is bound again that somebody took away, for the n-th time in a row: not at all at
+/// first, and longer and longer when they go on.
+#[must_use]
+pub fn after_loss(losses: u32) -> Duration {
+    /// Losses that are made good at once.
+    const AT_ONCE: u32 = 3;
+    losses.checked_sub(AT_ONCE).filter(|more| *more > 0).map_or(Duration::ZERO, |more| next_look(State::Failed, more))
+}
+
 /// Whether the kernel's news of a device are a reason to look at it at once. A device on which something failed makes news
 /// itself, each time.
 #[must_use]
@@ -50,6 +62,12 @@ mod tests {
     fn failures_are_tried_again_ever_more_seldom() {
         let waits: Vec<_> = (1..=12).map(|failures| next_look(State::Failed, failures).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 3600, 3600]);
+    }
+
+    #[test]
+    fn what_somebody_takes_again_and_again_is_not_fought_for_without_end() {
+        let waits: Vec<_> = (1..=7).map(|losses| after_loss(losses).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 0, 2, 4, 8, 16]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount_remount};
 
@@ -36,6 +36,7 @@ pub fn run() -> anyhow::Result<()> {
         || (bound(&second), document()),
         |seen| *seen == (ours(), all_bound(&all)),
     );
+    fight(&second);
     limbo(&mut agent, &second)?;
 
     equal("all go back in the end", command(&["give-back"]).code, 0);
@@ -73,6 +74,19 @@ fn read_only(all: &[String]) -> anyhow::Result<()> {
     check("a /sys that cannot be written is named", said.code == 3 && said.out.contains("SysfsReadOnly"), said.out);
     equal("nothing is half-done", bound(&all[0]), free());
     Ok(())
+}
+
+/// Somebody takes a device away whenever it is bound. Neither the processor nor the log is theirs.
+fn fight(address: &str) {
+    let (begun, mut taken) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(5) {
+        if bound(address).0 == "vfio-pci" && fs::write("/sys/bus/pci/drivers/vfio-pci/unbind", address).is_ok() {
+            taken += 1;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    check("a device that somebody takes again and again is bound less and less often", (2..=5).contains(&taken), taken);
+    eventually("and is bound when they have left", || bound(address), |seen| *seen == ours());
 }
 
 /// Somebody else takes a device from a virtual machine that has not let go. Their call does not return until it has; ours
