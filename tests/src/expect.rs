@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use accelerator_api::contract::{SKIP_LABEL, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{AcceleratorConfig, ObservedConfig};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -69,9 +70,26 @@ impl Access {
         .await
     }
 
-    /// Waits until the whole AcceleratorConfig is ready.
-    pub async fn expect_ready(&self, config: &str) -> String {
-        self.expect_condition(config, "Ready", "True/").await
+    /// Waits until the whole AcceleratorConfig is ready, and node-labeler has heard of every mode that nodes have now:
+    /// `Ready` cannot speak of a label of which the news has not arrived.
+    pub async fn expect_ready(&self, config: &str) {
+        eventually(&format!("{config} to be ready"), async || {
+            let nodes = self.all::<Node>().list_metadata(&ListParams::default()).await;
+            let nodes = nodes.map(|list| list.items).unwrap_or_default();
+            let heard = self.config(config).await["status"]["nodes"].clone();
+            let modes = [("container", "container"), ("vm-passthrough", "vmPassthrough")];
+            let unheard = modes.iter().filter(|(mode, count)| {
+                let in_mode = nodes.iter().filter(|node| {
+                    let label = |key| node.labels().get(key).map(String::as_str);
+                    label(WORKLOAD_CONFIG_LABEL) == Some(mode) && label(SKIP_LABEL) != Some("true")
+                });
+                heard[count].as_u64().unwrap_or_default() < in_mode.count() as u64
+            });
+            let unheard: Vec<_> = unheard.map(|(mode, _)| *mode).collect();
+            let ready = self.condition(config, "Ready").await;
+            Wait::until((unheard, ready), |(unheard, ready)| unheard.is_empty() && ready.starts_with("True/"))
+        })
+        .await;
     }
 
     /// The DaemonSets in the operands' namespace.
