@@ -21,7 +21,11 @@ async fn each_component_works_alone() -> anyhow::Result<()> {
         cluster.configure("default", Access::enable_all()).await?;
         cluster.expect_condition("default", component.condition_type, "True/Ready").await;
         assert_eq!(cluster.operands().await, [component.name]);
-        assert_eq!(cluster.pods().await.into_keys().collect::<Vec<_>>(), [format!("{}@a-0", component.name)]);
+        let only = [format!("{}@a-0", component.name)];
+        eventually("only its pod", async || {
+            Wait::until(cluster.pods().await.into_keys().collect::<Vec<_>>(), |pods| *pods == only)
+        })
+        .await;
         cluster.expect_event("default", "Ready").await;
 
         let mut written: Vec<_> = mark

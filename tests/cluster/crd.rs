@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use accelerator_api::AcceleratorConfig;
 use accelerator_api::contract::DEVICE_PLUGIN;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use testbed::{Access, Cluster, Wait, eventually, install};
 
@@ -56,8 +59,9 @@ async fn a_crd_that_is_deleted_and_made_again_disturbs_nothing() -> anyhow::Resu
         "--timeout=30s",
         "crd/acceleratorconfigs.petasus.io",
     ])?;
-    // Whoever makes the CRD again may take a while to make its objects again.
-    tokio::time::sleep(Duration::from_secs(12)).await;
+    // Whoever makes the CRD again may take a while to make its objects again, and start new programs in between.
+    settled.restart().await?;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(settled.cluster.pods().await, settled.pods, "operands are untouched");
     settled.cluster.configure("default", Access::enable(ONLY)).await?;
     settled.cluster.expect_ready("default").await;
@@ -81,11 +85,20 @@ async fn a_crd_that_is_too_old_is_told_and_everything_runs() -> anyhow::Result<(
         assert!(properties.remove(field).is_some());
     }
     install::apply(&cluster.kubeconfig, &older)?;
-    // The API server takes a moment to serve it.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    cluster.configure("default", Access::enable(ONLY)).await?;
+    let kind = ApiResource::erase::<AcceleratorConfig>(&());
+    let configs = Api::<DynamicObject>::all_with(cluster.client.clone(), &kind);
+    eventually("the older CRD to be served", async || {
+        let dry_run = PatchParams { dry_run: true, ..PatchParams::default() };
+        let patch = Patch::Merge(json!({"status": {"nodes": {"container": 1}, "conditions": []}}));
+        let answer = configs.patch_status("default", &dry_run, &patch).await;
+        Wait::until(answer.map(|object| object.data["status"].clone()).ok(), |status| {
+            status.as_ref().is_some_and(|status| status["nodes"].is_null())
+        })
+    })
+    .await;
     let mut controllers = [cluster.start(LABELER).await, cluster.start(DEVICE_PLUGIN.controller).await];
     cluster.npu_nodes("x", 3, "container").await?;
-    cluster.configure("default", Access::enable(ONLY)).await?;
     for program in [LABELER, DEVICE_PLUGIN.controller] {
         cluster.expect_event("default", &format!("CrdTooOld: {program} cannot report its status")).await;
     }

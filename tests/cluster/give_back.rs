@@ -16,16 +16,16 @@ const AGENT: &str = "vfio-manager";
 /// Everything is enabled, and pods take a while to end.
 fn lingering() -> Value {
     let mut section = Access::enable_all();
-    section["daemonsets"]["annotations"] = json!({"sim.test/term": "4s"});
+    section["daemonsets"]["annotations"] = json!({"sim.test/term": "15s"});
     section
 }
 
 /// The agent's pods that are ending, without what differs from one pod to the next anyway.
-async fn ending(cluster: &Cluster) -> Vec<Value> {
+async fn ending(cluster: &Cluster, uid: &str) -> Vec<Value> {
     let agents = ListParams::default().labels("name=rebellions-vfio-manager");
     let pods = cluster.namespaced::<Pod>(OPERANDS).list(&agents).await.map(|list| list.items).unwrap_or_default();
     pods.into_iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_some())
+        .filter(|pod| pod.metadata.deletion_timestamp.is_some() && pod.uid().as_deref() == Some(uid))
         .map(|pod| {
             let mut pod = serde_json::to_value(pod).expect("a pod");
             let metadata = pod["metadata"].as_object_mut().expect("metadata");
@@ -49,9 +49,22 @@ async fn ending(cluster: &Cluster) -> Vec<Value> {
         .collect()
 }
 
-async fn one_ending(cluster: &Cluster, why: &str) -> Value {
+/// The agent that is to stay, with its uid.
+async fn agent(cluster: &Cluster) -> (String, String) {
+    let agents = ListParams::default().labels("name=rebellions-vfio-manager");
+    let pods = eventually("one agent", async || {
+        let pods = cluster.namespaced::<Pod>(OPERANDS).list(&agents).await.map(|list| list.items).unwrap_or_default();
+        let staying = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        let named: Vec<_> = staying.map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect();
+        Wait::until(named, |named| named.len() == 1)
+    })
+    .await;
+    pods.into_iter().next().expect("one")
+}
+
+async fn one_ending(cluster: &Cluster, uid: &str, why: &str) -> Value {
     let pods = eventually(&format!("the agent to end by {why}"), async || {
-        Wait::until(ending(cluster).await, |pods| pods.len() == 1)
+        Wait::until(ending(cluster, uid).await, |pods| pods.len() == 1)
     })
     .await;
     pods.into_iter().next().expect("one")
@@ -66,22 +79,22 @@ async fn an_agent_that_ends_cannot_tell_why() -> anyhow::Result<()> {
     cluster.configure("default", lingering()).await?;
     cluster.expect_ready("default").await;
 
-    let pods = cluster.namespaced::<Pod>(OPERANDS);
-    let agents = ListParams::default().labels("name=rebellions-vfio-manager");
-    let name = pods.list(&agents).await?.items.first().expect("an agent").name_any();
-    pods.delete(&name, &DeleteParams::default()).await?;
-    let by_restart = one_ending(&cluster, "a restart").await;
+    let (name, uid) = agent(&cluster).await;
+    cluster.namespaced::<Pod>(OPERANDS).delete(&name, &DeleteParams::default()).await?;
+    let by_restart = one_ending(&cluster, &uid, "a restart").await;
     cluster.expect_ready("default").await;
 
+    let (_, uid) = agent(&cluster).await;
     let mut section = lingering();
     section["vfioManager"]["env"] = json!([{"name": "VFIO_EXCLUDE", "value": "1150"}]);
     cluster.configure("default", section).await?;
-    let by_update = one_ending(&cluster, "a rolling update").await;
+    let by_update = one_ending(&cluster, &uid, "a rolling update").await;
     cluster.configure("default", lingering()).await?;
     cluster.expect_ready("default").await;
 
+    let (_, uid) = agent(&cluster).await;
     cluster.set_mode("e-0", Some("container")).await?;
-    let by_switch = one_ending(&cluster, "a mode switch").await;
+    let by_switch = one_ending(&cluster, &uid, "a mode switch").await;
     assert_eq!(by_restart, by_switch);
     assert_eq!(by_update, by_switch);
     assert!(by_switch["metadata"]["deletionGracePeriodSeconds"].is_number());

@@ -37,14 +37,17 @@ async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -
         .await;
         assert_eq!(get(&address, "/livez").await.0, 200, "{name}");
         assert_eq!(get(&address, "/nothing").await.0, 404, "{name}");
-        let (_, metrics) = get(&address, "/metrics").await;
         for metric in [
             format!("accelerator_build_info{{version=\"{}\",controller=\"{name}\"}} 1", env!("CARGO_PKG_VERSION")),
             format!("accelerator_api_requests_total{{verb=\"watch\",code=\"200\",controller=\"{name}\"}}"),
             format!("accelerator_reconcile_duration_seconds_count{{controller=\"{name}\"}}"),
         ] {
-            let labels_in_any_order = metric.split(['{', '}', ',']).all(|part| metrics.contains(part));
-            assert!(labels_in_any_order, "{metric} is not in\n{metrics}");
+            eventually(&metric, async || {
+                let (_, metrics) = get(&address, "/metrics").await;
+                let labels_in_any_order = metric.split(['{', '}', ',']).all(|part| metrics.contains(part));
+                if labels_in_any_order { Wait::Done(()) } else { Wait::NotYet(metrics) }
+            })
+            .await;
         }
         let begun = Instant::now();
         let status = controller.stop()?;

@@ -70,7 +70,7 @@ impl Access {
         .await
     }
 
-    /// Waits until the whole AcceleratorConfig is ready, and node-labeler has heard of every mode that nodes have now:
+    /// Waits until the whole AcceleratorConfig is ready as it is now, and node-labeler has heard of every mode that nodes have now:
     /// `Ready` cannot speak of a label of which the news has not arrived.
     pub async fn expect_ready(&self, config: &str) {
         eventually(&format!("{config} to be ready"), async || {
@@ -86,8 +86,15 @@ impl Access {
                 heard[count].as_u64().unwrap_or_default() < in_mode.count() as u64
             });
             let unheard: Vec<_> = unheard.map(|(mode, _)| *mode).collect();
-            let ready = self.condition(config, "Ready").await;
-            Wait::until((unheard, ready), |(unheard, ready)| unheard.is_empty() && ready.starts_with("True/"))
+            let (object, ready) = (self.config(config).await, self.condition(config, "Ready").await);
+            let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            let generation = object["metadata"]["generation"].as_i64();
+            let is_current = conditions
+                .filter(|condition| condition["type"] == "Ready")
+                .any(|condition| condition["observedGeneration"].as_i64() == generation);
+            Wait::until((unheard, is_current, ready), |(unheard, is_current, ready)| {
+                unheard.is_empty() && *is_current && ready.starts_with("True/")
+            })
         })
         .await;
     }

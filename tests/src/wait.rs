@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Far more than anything takes here, even on a machine that does other things as well.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How a probe answers.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<T: Debug> Wait<T> {
 /// Probes until it is done.
 ///
 /// # Panics
-/// When it takes longer than a minute; the message says what for, and what was seen last.
+/// When it takes longer than three minutes; the message says what for, and what was seen last.
 pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Wait<T>) -> T {
     eventually_within(PATIENCE, what, probe).await
 }

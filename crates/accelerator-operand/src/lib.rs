@@ -16,7 +16,7 @@ pub use condition::condition;
 pub use covers::{difference, last_other_writer};
 pub use observe::{Observation, observe};
 pub use operand::{ManifestError, Operand};
-pub use plan::{Plan, Surroundings, Write, plan};
+pub use plan::{Plan, Surroundings, Write, daemon_set_difference, plan};
 pub use pods::{PodTrouble, PodView, troubles};
 pub use render::{Placement, Template, digest};
 pub use report::{Outcome, Parts, Report, report};

@@ -142,7 +142,9 @@ fn is_ours(template: &Template, live: &DaemonSet) -> bool {
         || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(controller))
 }
 
-fn daemon_set_difference(live: &DaemonSet, wanted: &DaemonSet) -> Option<String> {
+/// Where a DaemonSet is not as wanted: the first such field, or `None`. What is there beside what is wanted is no difference.
+#[must_use]
+pub fn daemon_set_difference(live: &DaemonSet, wanted: &DaemonSet) -> Option<String> {
     // By way of text, as it is sent: a second serialiser of DaemonSets would be code for nothing.
     let json = |daemon_set| -> Value {
         let text = serde_json::to_vec(daemon_set).unwrap_or_default();

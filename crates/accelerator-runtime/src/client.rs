@@ -18,8 +18,12 @@ use crate::pace::PaceLayer;
 use crate::{Metrics, Options};
 
 /// The longest that any answer may take to begin. kube has no deadline of its own: a request that the API server never
-/// answers would never return. Bodies of watches are not concerned; they have their own idle time.
+/// answers would never return. [`SILENCE`] bounds what comes after.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a connection that is waited on may be silent: an answer of which the rest never comes is given up. Longer than
+/// a watch lasts, which may have nothing to tell for all that time.
+const SILENCE: Duration = Duration::from_secs(200);
 
 /// How long the API server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -36,6 +40,9 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fe
         }
     };
     config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
+    // A connection that was idle before is not to blame for that.
+    config.reset_reader_on_write = true;
     // Its retries hide a server that answers 429 for minutes. Every loop here retries by itself and says so.
     config.default_retry = false;
     config.headers.push((http::header::USER_AGENT, agent.parse()?));

@@ -15,14 +15,16 @@ use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::runtime::watcher::Config;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde_json::json;
 use tokio::time::Instant;
 
 use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::inspection::Inspection;
-use crate::{Announcement, Mirror, Options, Program, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written};
+use crate::{
+    Announcement, Mirror, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
+};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(5);
@@ -38,8 +40,8 @@ pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow
     let namespace = options.operand_namespace.clone();
     let program = Program { name: component.controller, version };
     program.run(&options, async |mut runtime| {
-        let mut controller = Controller::new(operand.template()?, namespace, &mut runtime);
-        runtime.drive(async |runtime| controller.step(runtime).await).await
+        let controller = Controller::new(operand.template()?, namespace, &mut runtime);
+        runtime.drive(controller).await
     })
 }
 
@@ -53,6 +55,35 @@ struct Controller {
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
     inspection: Inspection,
+}
+
+impl Reconcile for Controller {
+    async fn step(&mut self, runtime: &Runtime) -> Option<Instant> {
+        let configs = self.configs.with(|mirror| mirror.snapshot())?;
+        self.daemon_sets.with(|mirror| mirror.snapshot())?;
+        if !self.anchor.ensure().await {
+            return Some(Instant::now() + UNANSWERED);
+        }
+        let started = Instant::now();
+        let references: Vec<_> = configs.iter().map(AsRef::as_ref).collect();
+        let plan = self.plan(&references).await;
+        let active = plan.active.map(|index| references[index]);
+        let outcome = self.carry_out(plan.write, active, runtime).await;
+        if !matches!(outcome, Some(Outcome::Observed(_))) {
+            self.inspection.rest();
+        }
+        let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
+        runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
+        let due =
+            [next, self.daemon_set.retry_at(), self.inspection.due_at(), self.vacancy.due_at(), self.anchor.due_at()];
+        due.into_iter().flatten().min()
+    }
+
+    fn stand_down(&mut self) {
+        self.vacancy.stand_down();
+        self.inspection.rest();
+        self.daemon_set.rest();
+    }
 }
 
 impl Controller {
@@ -83,30 +114,13 @@ impl Controller {
         self.daemon_sets.with(|mirror| mirror.snapshot())?.into_iter().next()
     }
 
-    /// One reconcile. Returns when to look again even if nothing changes.
-    async fn step(&mut self, runtime: &Runtime) -> Option<Instant> {
-        let configs = self.configs.with(|mirror| mirror.snapshot())?;
-        self.daemon_sets.with(|mirror| mirror.snapshot())?;
-        if !self.anchor.ensure().await {
-            return Some(Instant::now() + UNANSWERED);
-        }
-        let started = Instant::now();
-        let references: Vec<_> = configs.iter().map(AsRef::as_ref).collect();
-        let plan = self.plan(&references).await;
-        let active = plan.active.map(|index| references[index]);
-        let outcome = self.carry_out(plan.write, active, runtime).await;
-        let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
-        runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
-        let due = [next, self.daemon_set.retry_at(), self.inspection.due_at(), self.vacancy.due_at()];
-        due.into_iter().flatten().min()
-    }
-
     /// What to do now. If that is a write, whom the DaemonSet belongs to is made sure of first.
     async fn plan(&mut self, configs: &[&ObservedConfig]) -> Plan {
         let live = self.live();
         let vacant = self.vacancy.look(configs.is_empty()).await;
         let plan = |anchor: &Anchor| {
-            let around = Surroundings { namespace: &self.namespace, anchor: anchor.owner(), vacant };
+            let owner = anchor.owner(live.as_deref());
+            let around = Surroundings { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
             plan(&self.template, around, configs, live.as_deref())
         };
         let first = plan(&self.anchor);
@@ -123,6 +137,9 @@ impl Controller {
     /// which is no news about the operand.
     async fn carry_out(&mut self, write: Write, active: Option<&ObservedConfig>, runtime: &Runtime) -> Option<Outcome> {
         let live = self.live();
+        if !matches!(write, Write::Apply { .. } | Write::Delete(_)) {
+            self.daemon_set.rest();
+        }
         let change = match write {
             Write::LeaveAlone => return None,
             Write::Unreadable(why) => {
@@ -135,7 +152,7 @@ impl Controller {
                 let live = live?;
                 let change = self.daemon_set.delete(&live).await;
                 if let Change::Done(news) = change {
-                    self.daemon_sets.with(|mirror| mirror.remove(self.component().operand));
+                    self.daemon_sets.with(|mirror| mirror.remove(&live));
                     tell(active, "Delete", news, runtime);
                     return Some(Outcome::Disabled(why));
                 }
@@ -148,7 +165,7 @@ impl Controller {
                 }
                 change
             }
-            Write::Nothing => self.daemon_set.nothing(),
+            Write::Nothing => Change::None,
         };
         let mut overridden = String::new();
         match change {
@@ -177,7 +194,10 @@ impl Controller {
         active: Option<usize>,
         runtime: &Runtime,
     ) -> Option<Instant> {
-        for (index, config) in configs.iter().enumerate() {
+        // The one that counts first: no trouble with another keeps it from being told.
+        let others = (0..configs.len()).filter(|index| active != Some(*index));
+        for index in active.into_iter().chain(others) {
+            let config = configs[index];
             let report = match (outcome, active == Some(index)) {
                 (None, true) => continue,
                 (_, false) if config.metadata.deletion_timestamp.is_some() => continue,
@@ -227,7 +247,7 @@ impl Controller {
                 }
                 self.configs.with(|mirror| mirror.insert(*written));
             }
-            Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
+            Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
             Written::Later => {}
         }
     }

@@ -24,7 +24,7 @@ pub use events::{Announcement, Events};
 pub use metrics::Metrics;
 pub use mirror::{Mirror, Shared, version_of};
 pub use options::Options;
-pub use program::{Program, Runtime};
+pub use program::{Program, Reconcile, Runtime};
 pub use status::{StatusWriter, Urgency, Written};
 pub use vacancy::Vacancy;
 pub use watch::PAGE_SIZE;

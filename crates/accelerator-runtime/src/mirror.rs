@@ -46,13 +46,7 @@ impl<K: Resource> Mirror<K> {
                 self.synced = true;
             }
             Event::Apply(object) => self.insert(object),
-            Event::Delete(object) => {
-                let name = object.name_any();
-                // Only the object that was deleted: its successor of the same name may be known already.
-                if self.objects.get(&name).is_some_and(|known| known.uid() == object.uid()) {
-                    self.objects.remove(&name);
-                }
-            }
+            Event::Delete(object) => self.remove(&object),
         }
     }
 
@@ -63,9 +57,12 @@ impl<K: Resource> Mirror<K> {
         self.objects.insert(name, object);
     }
 
-    /// Forgets an object that turned out not to exist.
-    pub fn remove(&mut self, name: &str) {
-        self.objects.remove(name);
+    /// Forgets an object that turned out not to exist: only this one, not a successor of the same name.
+    pub fn remove(&mut self, gone: &K) {
+        let name = gone.name_any();
+        if self.objects.get(&name).is_some_and(|known| known.uid() == gone.uid()) {
+            self.objects.remove(&name);
+        }
     }
 
     /// Everything that is known, in the order of names; `None` until all of it has been listed once.

@@ -52,6 +52,16 @@ pub struct Runtime {
     parts: JoinSet<()>,
 }
 
+/// A controller's own code.
+pub trait Reconcile {
+    /// One look at everything, after something has changed or the time has come. Returns when to look again even if
+    /// nothing changes. Only called while this process leads.
+    fn step(&mut self, runtime: &Runtime) -> impl Future<Output = Option<tokio::time::Instant>>;
+
+    /// This process leads no longer: what only a leader knows grows old from now on, and is forgotten.
+    fn stand_down(&mut self);
+}
+
 impl Program {
     /// Runs a controller until the process is told to stop. Ends with an error when it could not start, or when one of
     /// its parts ended by itself, which none does: the kubelet then starts it anew.
@@ -171,21 +181,24 @@ impl Runtime {
         self.health.part(name)
     }
 
-    /// Runs `step` whenever something changed or the time that it asked for has come, until told to stop. A step that is
+    /// Has the controller look whenever something changed or the time that it asked for has come, until told to stop. A step that is
     /// under way then may finish. A replica that does not lead only watches, so that it can take over at once.
-    pub async fn drive(
-        mut self,
-        mut step: impl AsyncFnMut(&Self) -> Option<tokio::time::Instant>,
-    ) -> anyhow::Result<()> {
+    pub async fn drive(mut self, mut controller: impl Reconcile) -> anyhow::Result<()> {
         /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
         const AT_LEAST: Duration = Duration::from_mins(5);
         /// What changes within this time after a look is looked at together: a thousand events are not a thousand looks.
         const TOGETHER: Duration = Duration::from_millis(20);
         let pulse = self.pulse("loop");
         let mut parts = std::mem::take(&mut self.parts);
+        let mut has_led = false;
         loop {
             pulse.synced();
-            let next = if self.fence.is_open() { step(&self).await } else { None };
+            let leads = self.fence.is_open();
+            if !leads && has_led {
+                controller.stand_down();
+            }
+            has_led = leads;
+            let next = if leads { controller.step(&self).await } else { None };
             tokio::time::sleep(TOGETHER).await;
             let at_least = tokio::time::Instant::now() + AT_LEAST;
             tokio::select! {

@@ -10,8 +10,12 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
-/// How long there must have been none before the API server is asked, and how often it is asked after that.
-const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How long there must have been none before the API server is asked. Longer than the five seconds that it may take to
+/// notice that a CRD under deletion has no objects left.
+const ASK_AFTER: Duration = Duration::from_secs(10);
+
+/// How often it is asked while there is reason to doubt.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a CRD that was gone may be back before its having no objects is taken at its word. Whoever made it again is
 /// about to make them again.
@@ -38,8 +42,11 @@ enum Answer {
 /// How far from certain it is. Pure: times and answers go in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Doubt {
-    /// There is one.
+    /// None has been seen since this process began to lead. It does not know what happened before: as with a CRD that
+    /// was gone.
     #[default]
+    Unseen,
+    /// There is one.
     Occupied,
     /// None is known; to be asked for then.
     Unconfirmed { ask_at: Instant },
@@ -54,6 +61,7 @@ impl Doubt {
     fn look(self, none_is_known: bool, now: Instant) -> Self {
         match self {
             _ if !none_is_known => Self::Occupied,
+            Self::Unseen => Self::Bereft { back_since: None, ask_at: now },
             Self::Occupied => Self::Unconfirmed { ask_at: now + ASK_AFTER },
             same => same,
         }
@@ -62,13 +70,13 @@ impl Doubt {
     fn ask_at(self) -> Option<Instant> {
         match self {
             Self::Unconfirmed { ask_at } | Self::Bereft { ask_at, .. } => Some(ask_at),
-            Self::Occupied | Self::Confirmed => None,
+            Self::Unseen | Self::Occupied | Self::Confirmed => None,
         }
     }
 
     /// What follows from an answer.
     fn hear(self, answer: Answer, now: Instant) -> Self {
-        let ask_at = now + ASK_AFTER;
+        let ask_at = now + ASK_AGAIN;
         match (self, answer) {
             (_, Answer::NoCrd) => Self::Bereft { back_since: None, ask_at },
             (Self::Unconfirmed { .. }, Answer::Empty) => Self::Confirmed,
@@ -88,6 +96,11 @@ impl Vacancy {
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { configs: Api::all(client), doubt: Doubt::default() }
+    }
+
+    /// Forgets what was known: another replica leads, and sees what this one may miss.
+    pub fn stand_down(&mut self) {
+        self.doubt = Doubt::default();
     }
 
     /// Whether it is certain that there is none, given whether one is known. Asks the API server when it is time to.
@@ -121,8 +134,12 @@ mod tests {
 
     /// Hears these answers, each when it is time to ask; returns how long it took to be certain.
     fn certain_after(answers: &[Answer]) -> Option<Duration> {
+        certain(Doubt::Occupied, answers)
+    }
+
+    fn certain(before: Doubt, answers: &[Answer]) -> Option<Duration> {
         let begun = Instant::now();
-        let mut doubt = Doubt::Occupied.look(true, begun);
+        let mut doubt = before.look(true, begun);
         for answer in answers.iter().chain(std::iter::repeat_n(answers.last()?, 1000)) {
             let now = doubt.ask_at()?;
             doubt = doubt.hear(*answer, now);
@@ -136,17 +153,23 @@ mod tests {
     #[test]
     fn none_is_believed_when_the_api_server_says_so_a_while_later() {
         assert_eq!(certain_after(&[Answer::Empty]), Some(ASK_AFTER));
-        assert_eq!(certain_after(&[Answer::Unclear, Answer::Empty]), Some(ASK_AFTER * 2));
+        assert_eq!(certain_after(&[Answer::Unclear, Answer::Empty]), Some(ASK_AFTER + ASK_AGAIN));
         assert_eq!(certain_after(&[Answer::Unclear]), None);
+    }
+
+    #[test]
+    fn a_process_that_never_saw_one_gives_time_as_well() {
+        assert_eq!(certain(Doubt::default(), &[Answer::Empty]), Some(GRACE));
+        assert_eq!(certain(Doubt::default(), &[Answer::NoCrd, Answer::Empty]), Some(ASK_AGAIN + GRACE));
     }
 
     #[test]
     fn a_crd_that_comes_back_without_objects_is_given_time() {
         assert_eq!(certain_after(&[Answer::NoCrd]), None);
-        let returned = ASK_AFTER * 2;
+        let returned = ASK_AFTER + ASK_AGAIN;
         assert_eq!(certain_after(&[Answer::NoCrd, Answer::Empty]), Some(returned + GRACE));
         let gone_again = [Answer::NoCrd, Answer::Empty, Answer::NoCrd, Answer::Empty];
-        assert_eq!(certain_after(&gone_again), Some(returned * 2 + GRACE));
+        assert_eq!(certain_after(&gone_again), Some(returned + ASK_AGAIN * 2 + GRACE));
     }
 
     #[test]

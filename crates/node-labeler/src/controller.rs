@@ -7,7 +7,8 @@ use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, condition_types};
 use accelerator_operand::condition;
 use accelerator_runtime::{
-    Announcement, Metrics, Mirror, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written, now as wall_clock,
+    Announcement, Metrics, Mirror, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
+    now as wall_clock,
 };
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -26,6 +27,10 @@ use crate::view::NodeView;
 /// Writes under way at once. More gains nothing: 16 keep an API server on two cores busy.
 const IN_FLIGHT: usize = 16;
 
+/// How long labels wait for Ready to be taken back when that cannot be written.
+const HOLD_LIMIT: Duration = Duration::from_secs(10);
+const HOLD_STEP: Duration = Duration::from_millis(100);
+
 /// Runs until told to stop.
 pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()> {
     let index = runtime.share(Index::new(hold_down));
@@ -34,16 +39,17 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
     runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
     let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
-    let mut labeler = Labeler {
+    let labeler = Labeler {
         index,
         configs,
         nodes: Api::all(runtime.client.clone()),
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
         status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
         started: false,
+        holding: None,
         vacancy: Vacancy::new(runtime.client.clone()),
     };
-    runtime.drive(async |runtime| labeler.step(runtime).await).await
+    runtime.drive(labeler).await
 }
 
 struct Labeler {
@@ -54,6 +60,8 @@ struct Labeler {
     status: StatusWriter,
     /// Whether a first look at the whole cluster has been taken.
     started: bool,
+    /// Since when labels have waited for Ready to be taken back.
+    holding: Option<Instant>,
     vacancy: Vacancy,
 }
 
@@ -67,8 +75,7 @@ fn take(index: &mut Index, event: Event<PartialObjectMeta<Node>>) {
     }
 }
 
-impl Labeler {
-    /// One look at everything. Returns when to look again even if nothing changes.
+impl Reconcile for Labeler {
     async fn step(&mut self, runtime: &Runtime) -> Option<tokio::time::Instant> {
         let configs = self.configs.with(|mirror| mirror.snapshot())?;
         if !self.index.with(|index| index.is_synced()) {
@@ -81,20 +88,51 @@ impl Labeler {
             None if !vacant => Policy::Frozen,
             active => Policy::of(active.map(|index| configs[index].spec.as_ref())),
         };
-        self.index.with(|index| index.set_policy(policy, Instant::now()));
+        self.index.with(|index| {
+            index.set_policy(policy, Instant::now());
+            index.advance(Instant::now());
+        });
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
-        let next = self.report(&configs, active).await;
-        self.label(runtime);
+        let mut next = self.report(&configs, active).await;
+        if self.may_label() {
+            self.label(runtime);
+        } else {
+            let soon = tokio::time::Instant::now() + HOLD_STEP;
+            next = Some(next.map_or(soon, |next| next.min(soon)));
+        }
         runtime.metrics.reconciled(self.index.with(|index| index.failing()) == 0, started.elapsed());
         let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
         [next, due, self.vacancy.due_at()].into_iter().flatten().min()
     }
 
+    fn stand_down(&mut self) {
+        self.index.with(|index| index.stand_down(Instant::now()));
+        self.vacancy.stand_down();
+        self.started = false;
+        self.holding = None;
+    }
+}
+
+impl Labeler {
+    /// Whether nothing says Ready that the labels to be written would give the lie: what is about to be taken back is waited
+    /// for, but not for ever.
+    fn may_label(&mut self) -> bool {
+        let configs = self.configs.with(|mirror| mirror.snapshot()).unwrap_or_default();
+        let active = active(configs.iter().map(|config| &config.metadata)).map(|active| &configs[active]);
+        let outstanding = self.index.with(|index| index.pending()) > 0
+            && active.is_some_and(|config| urgency(&config.status, &self.standing(config).1) == Urgency::TakesBack);
+        if !outstanding {
+            self.holding = None;
+            return true;
+        }
+        self.holding.get_or_insert_with(Instant::now).elapsed() >= HOLD_LIMIT
+    }
+
     /// Starts as many writers as may be at work. Each goes on until there is nothing left to write.
     fn label(&self, runtime: &Runtime) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let Some(work) = self.index.with(|index| index.next(Instant::now())) else {
+            let Some(work) = self.index.with(Index::next_work) else {
                 return;
             };
             let writer = Writer {
@@ -144,7 +182,10 @@ impl Labeler {
 
     /// Brings the conditions Accepted and Ready of every config up to date. Returns when to come back.
     async fn report(&mut self, configs: &[Arc<ObservedConfig>], active: Option<usize>) -> Option<tokio::time::Instant> {
-        for (index, config) in configs.iter().enumerate() {
+        // The one that counts first: no trouble with another keeps Ready from being taken back.
+        let others = (0..configs.len()).filter(|index| active != Some(*index));
+        for index in active.into_iter().chain(others) {
+            let config = &configs[index];
             let counts = active == Some(index);
             let (nodes, conditions) = match active.map(|active| &configs[active]) {
                 Some(_) if counts => self.standing(config),
@@ -164,7 +205,7 @@ impl Labeler {
                 let status = AcceleratorConfigStatus { nodes, conditions: conditions.into(), components: vec![] };
                 match self.status.write(config, &json!(status)).await {
                     Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
-                    Written::Gone => self.configs.with(|mirror| mirror.remove(&config.name_any())),
+                    Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
                     Written::Later => {}
                 }
             }
@@ -178,7 +219,7 @@ impl Labeler {
     /// What to say of the config that counts.
     fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, [Condition; 2]) {
         let generation = config.metadata.generation;
-        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments(Instant::now())));
+        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments()));
         let (accepted, readiness) = match &config.spec {
             Err(why) => {
                 let message = format!("this version cannot read the spec, everything stays as it is: {why}");
@@ -224,7 +265,7 @@ impl Writer {
         let (before, after, next) = self.index.with(|index| {
             let before = index.failing();
             index.finish(&node, result, Instant::now());
-            (before, index.failing(), index.next(Instant::now()))
+            (before, index.failing(), index.next_work())
         });
         // Told when trouble begins and when it ends, however many nodes have it in between.
         match (before, after) {

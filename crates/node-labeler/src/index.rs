@@ -164,6 +164,17 @@ impl Index {
         }
     }
 
+    /// Nothing is to be written any more, and what was to be told is for others to tell.
+    pub fn stand_down(&mut self, now: Instant) {
+        self.set_policy(Policy::Frozen, now);
+        self.queue.clear();
+        self.announcements.clear();
+        self.changed = None;
+        for node in self.nodes.values_mut() {
+            node.queued = false;
+        }
+    }
+
     /// The active config changed.
     pub fn set_policy(&mut self, policy: Policy, now: Instant) {
         if self.policy != policy {
@@ -175,14 +186,21 @@ impl Index {
         }
     }
 
-    /// The next write to do, if any.
-    pub fn next(&mut self, now: Instant) -> Option<Work> {
+    /// Takes note of the time: what was due by now is looked at, and what has passed is over.
+    pub fn advance(&mut self, now: Instant) {
+        if self.changed.is_some_and(|changed| now >= changed + FRESH) {
+            self.changed = None;
+        }
         while let Some(&(due, _)) = self.timers.first()
             && due <= now
             && let Some((_, name)) = self.timers.pop_first()
         {
             self.look_again(&name, now);
         }
+    }
+
+    /// The next write to do, if any.
+    pub fn next_work(&mut self) -> Option<Work> {
         while let Some(name) = self.queue.pop_front() {
             let Some(node) = self.nodes.get_mut(&name) else {
                 continue;
@@ -213,6 +231,8 @@ impl Index {
                 if view.version == 0 || view.version >= node.view.version {
                     node.view = view;
                 }
+                // However long the write took: pods follow from now on.
+                self.changed = Some(now);
             }
             // If what we have is still what was refused, the event that tells is on its way.
             WorkResult::Conflict if written == Some(node.view.version) => node.retry_at = Some(now + RETRY),
@@ -240,10 +260,8 @@ impl Index {
     }
 
     /// What the summary needs to know.
-    pub fn assignments(&mut self, now: Instant) -> Assignments {
-        if self.changed.is_some_and(|changed| now >= changed + FRESH) {
-            self.changed = None;
-        }
+    #[must_use]
+    pub fn assignments(&self) -> Assignments {
         Assignments {
             assigned: self.tally.assigned,
             pending: self.tally.pending,
@@ -254,6 +272,12 @@ impl Index {
                 format!("left as it is: {nodes} with a workload label that is no mode, such as {first}")
             }),
         }
+    }
+
+    /// How many nodes have labels that are still to be written.
+    #[must_use]
+    pub fn pending(&self) -> i64 {
+        self.tally.pending
     }
 
     /// How many nodes could not be written when that was last tried.

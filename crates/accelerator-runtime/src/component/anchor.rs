@@ -3,45 +3,64 @@
 //! Deleting a CRD deletes every AcceleratorConfig, and garbage collection would end their DaemonSets within a second. With
 //! one more owner it does so only when that goes too, which is when the controller is uninstalled.
 
+use std::time::Duration;
+
 use accelerator_api::contract::Component;
+use accelerator_process::chain;
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, Resource, ResourceExt};
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
-use accelerator_process::chain;
+/// How often it is asked for while it cannot be had.
+const ASK_AGAIN: Duration = Duration::from_mins(5);
 
 /// What is known of it. It is asked for once at start and before each write, which are rare.
 pub(super) struct Anchor {
     roles: Api<ClusterRole>,
     component: &'static Component,
     known: Known,
+    asked_at: Instant,
     is_failing: bool,
 }
 
 #[derive(PartialEq)]
 enum Known {
+    /// Nobody has answered yet.
     Nothing,
-    Unreadable,
+    /// We may not read it, and never could.
+    Forbidden,
+    Missing,
     Owner(OwnerReference),
 }
 
 impl Anchor {
     pub(super) fn new(client: Client, component: &'static Component) -> Self {
-        Self { roles: Api::all(client), component, known: Known::Nothing, is_failing: false }
+        let roles = Api::all(client);
+        Self { roles, component, known: Known::Nothing, asked_at: Instant::now(), is_failing: false }
     }
 
-    /// The owner, if there is one. Before anybody asked there is none.
-    pub(super) fn owner(&self) -> Option<&OwnerReference> {
+    /// The owner, if there is one. A DaemonSet keeps the one that it has while we may not read it.
+    pub(super) fn owner(&self, live: Option<&DaemonSet>) -> Option<OwnerReference> {
+        let ours =
+            |owner: &&OwnerReference| owner.kind == ClusterRole::kind(&()) && owner.name == self.component.controller;
         match &self.known {
-            Known::Owner(owner) => Some(owner),
-            Known::Nothing | Known::Unreadable => None,
+            Known::Owner(owner) => Some(owner.clone()),
+            Known::Forbidden => live?.owner_references().iter().find(ours).cloned(),
+            Known::Nothing | Known::Missing => None,
         }
     }
 
-    /// Makes sure that it has been asked for once; `false` when there was no answer.
+    /// When to ask again.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        matches!(self.known, Known::Forbidden | Known::Missing).then_some(self.asked_at + ASK_AGAIN)
+    }
+
+    /// Makes sure that it has been asked for; `false` when there was no answer.
     pub(super) async fn ensure(&mut self) -> bool {
-        if self.known == Known::Nothing {
+        if self.known == Known::Nothing || self.due_at().is_some_and(|due| due <= Instant::now()) {
             self.refresh().await;
         }
         self.known != Known::Nothing
@@ -49,33 +68,40 @@ impl Anchor {
 
     /// Asks for it. Returns whether it is another than before. Without an answer everything stays as it was.
     pub(super) async fn refresh(&mut self) -> bool {
+        self.asked_at = Instant::now();
+        let code = |error: &kube::Error| match error {
+            kube::Error::Api(status) => status.code,
+            _ => 0,
+        };
         let found = match self.roles.get_metadata(self.component.controller).await {
-            Ok(role) => Known::Owner(OwnerReference {
-                api_version: ClusterRole::api_version(&()).into(),
-                kind: ClusterRole::kind(&()).into(),
-                name: role.name_any(),
-                uid: role.uid().unwrap_or_default(),
-                ..OwnerReference::default()
-            }),
-            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
-                if self.known != Known::Unreadable {
-                    warn!(
-                        clusterRole = self.component.controller,
-                        err = status.message,
-                        "Could not read our own ClusterRole; if the CRD is deleted, the DaemonSet goes with it"
-                    );
+            Ok(role) => {
+                if std::mem::take(&mut self.is_failing) {
+                    info!(clusterRole = self.component.controller, "Our own ClusterRole can be read again");
                 }
-                Known::Unreadable
+                Known::Owner(OwnerReference {
+                    api_version: ClusterRole::api_version(&()).into(),
+                    kind: ClusterRole::kind(&()).into(),
+                    name: role.name_any(),
+                    uid: role.uid().unwrap_or_default(),
+                    ..OwnerReference::default()
+                })
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    let role = self.component.controller;
-                    warn!(clusterRole = role, err = chain(&error), "Could not read our own ClusterRole; trying again");
+                    warn!(
+                        clusterRole = self.component.controller,
+                        err = chain(&error),
+                        "Could not read our own ClusterRole; without it the DaemonSet would go when the CRD is deleted; \
+                         trying again"
+                    );
                 }
-                return false;
+                match (code(&error), &self.known) {
+                    (404, _) => Known::Missing,
+                    (403, Known::Nothing) => Known::Forbidden,
+                    _ => return false,
+                }
             }
         };
-        self.is_failing = false;
         let changed = self.known != found;
         self.known = found;
         changed

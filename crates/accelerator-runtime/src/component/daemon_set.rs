@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
-use accelerator_operand::last_other_writer;
+use accelerator_operand::{daemon_set_difference, last_other_writer};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
@@ -38,11 +38,20 @@ pub(super) struct DaemonSetWriter {
     metrics: Metrics,
     backoff: Backoff,
     failure: Option<Failure>,
-    /// What we applied last and the generation that it led to. If the object does not look like what we want, although
-    /// nobody changed it since, the server stores it in other words; applying it again would change nothing.
-    settled: Option<(Option<String>, Option<i64>)>,
+    settled: Option<Settled>,
     contest: Contest,
     contested_until: Option<Instant>,
+}
+
+/// What came of our last apply. If the object differs from what we want exactly as it did right after that, the server
+/// stores it in other words; applying it again would change nothing.
+#[derive(PartialEq)]
+struct Settled {
+    what: Option<String>,
+    uid: Option<String>,
+    generation: Option<i64>,
+    /// Where it differed.
+    difference: Option<String>,
 }
 
 /// The last write, if it failed.
@@ -51,6 +60,12 @@ struct Failure {
     what: Option<String>,
     retry_at: Instant,
     refused: Option<String>,
+}
+
+impl Settled {
+    fn of(live: &DaemonSet, what: Option<String>, difference: Option<String>) -> Self {
+        Self { what, uid: live.uid(), generation: live.metadata.generation, difference }
+    }
 }
 
 impl DaemonSetWriter {
@@ -77,17 +92,20 @@ impl DaemonSetWriter {
         self.failure.as_ref().map(|failure| failure.retry_at).or(self.contested_until)
     }
 
-    /// The object is as it should be.
-    pub(super) fn nothing(&mut self) -> Change {
-        self.succeed();
-        Change::None
+    /// There is nothing to write; what failed before is not tried again.
+    pub(super) fn rest(&mut self) {
+        self.backoff.succeed();
+        self.failure = None;
+        self.contested_until = None;
     }
 
     /// What there is to say in place of writing this, if it is not to be written now.
     pub(super) fn instead(&mut self, wanted: &DaemonSet, live: Option<&DaemonSet>, difference: &str) -> Option<Change> {
         let what = mark(wanted);
-        if live.is_some_and(|live| self.settled == Some((what.clone(), live.metadata.generation))) {
-            self.succeed();
+        if live.is_some_and(|live| {
+            self.settled.as_ref() == Some(&Settled::of(live, what.clone(), Some(difference.into())))
+        }) {
+            self.rest();
             return Some(Change::Overridden(difference.into()));
         }
         if let Some(change) = self.waiting(what.as_ref()) {
@@ -104,7 +122,7 @@ impl DaemonSetWriter {
     fn culprit<'a>(&self, wanted: &DaemonSet, live: Option<&'a DaemonSet>) -> Option<&'a str> {
         let what = mark(wanted);
         let live = live
-            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|(settled, _)| *settled == what))?;
+            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|settled| settled.what == what))?;
         Some(last_other_writer(live, self.component.controller).unwrap_or("somebody"))
     }
 
@@ -138,8 +156,8 @@ impl DaemonSetWriter {
                 };
                 info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
-                self.succeed();
-                self.settled = Some((what, applied.metadata.generation));
+                self.rest();
+                self.settled = Some(Settled::of(&applied, what, daemon_set_difference(&applied, wanted)));
                 (news.map_or(Change::None, Change::Done), Some(applied))
             }
             Err(error) => (self.fail(what, &error, wanted), None),
@@ -159,15 +177,9 @@ impl DaemonSetWriter {
             Err(error) => return self.fail(None, &error, live),
         }
         self.metrics.applied(true);
-        self.succeed();
+        self.rest();
         self.settled = None;
         Change::Done(("Removed", format!("removed DaemonSet {}", object(live))))
-    }
-
-    fn succeed(&mut self) {
-        self.backoff.succeed();
-        self.failure = None;
-        self.contested_until = None;
     }
 
     /// What to say while the time to try the same again has not come.

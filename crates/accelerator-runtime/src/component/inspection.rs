@@ -57,6 +57,12 @@ impl Inspection {
         Self { client, namespace: namespace.into(), component, due: None, troubles: vec![] }
     }
 
+    /// There is nothing to look at.
+    pub(super) fn rest(&mut self) {
+        self.due = None;
+        self.troubles.clear();
+    }
+
     /// When to look again, if there is something to look for.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.due
@@ -66,8 +72,7 @@ impl Inspection {
     pub(super) async fn observe(&mut self, live: &DaemonSet) -> Observation {
         let observation = observe(live, &self.troubles);
         if !observation.is_about_pods() {
-            self.due = None;
-            self.troubles.clear();
+            self.rest();
             return observation;
         }
         let now = Instant::now();

@@ -90,7 +90,10 @@ impl Candidate {
         let answer = tokio::time::timeout(self.timing.renew_deadline / 2, answer).await;
         let (answer, trouble) = match answer {
             Ok(Ok(lease)) => (Answer::Is(lease), None),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => (Answer::Absent, None),
+            // To an attempt to create it, it says that there is no such namespace.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 && !matches!(request, Request::Create(_)) => {
+                (Answer::Absent, None)
+            }
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => (Answer::Conflict, None),
             Ok(Err(error)) => (Answer::Failed, Some(chain(&error))),
             Err(_) => (Answer::Failed, Some("no answer in time".into())),

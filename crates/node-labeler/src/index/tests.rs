@@ -31,7 +31,8 @@ fn index(policy: Policy, nodes: &[(&str, NodeView)], now: Instant) -> Index {
 }
 
 fn work(index: &mut Index, now: Instant) -> Vec<String> {
-    std::iter::from_fn(|| index.next(now)).map(|work| work.node).collect()
+    index.advance(now);
+    std::iter::from_fn(|| index.next_work()).map(|work| work.node).collect()
 }
 
 #[test]
@@ -45,9 +46,9 @@ fn each_node_is_written_once_and_then_never_again() {
         index.apply(name, labelled(version, &container(1)), now);
     }
     assert_eq!(work(&mut index, now), Vec::<String>::new());
-    assert_eq!(index.assignments(now).pending, 0);
+    assert_eq!(index.assignments().pending, 0);
     assert_eq!(index.counts().container, 2);
-    assert_eq!(index.assignments(now).assigned, [2, 2, 2, 0, 2]);
+    assert_eq!(index.assignments().assigned, [2, 2, 2, 0, 2]);
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn failures_are_tried_again_later_and_later_and_are_told() {
         assert!(due <= now + Duration::from_secs(wait));
         now += Duration::from_secs(wait);
     }
-    let assignments = index.assignments(now);
+    let assignments = index.assignments();
     assert_eq!((assignments.pending, assignments.trouble.as_deref()), (1, Some("node a: no")));
 }
 
@@ -104,7 +105,7 @@ fn a_node_that_vanished_under_a_write_is_forgotten() {
     work(&mut index, now);
     index.finish("a", WorkResult::Gone, now);
     assert_eq!(index.counts(), NodeCounts::default());
-    assert_eq!(index.assignments(now).pending, 0);
+    assert_eq!(index.assignments().pending, 0);
     index.finish("a", WorkResult::Failed("late".into()), now);
     assert_eq!(index.counts(), NodeCounts::default());
 }
@@ -144,12 +145,14 @@ fn changes_are_fresh_for_a_while_but_not_what_was_there_before_us() {
     let now = Instant::now();
     let settled = labelled(1, &container(1));
     let mut index = index(MODES, &[("a", settled.clone())], now);
-    assert!(!index.assignments(now).fresh, "a restart finds a settled cluster settled");
+    assert!(!index.assignments().fresh, "a restart finds a settled cluster settled");
     index.apply("b", settled, now);
-    assert!(index.assignments(now).fresh);
-    assert!(!index.assignments(now + FRESH).fresh);
+    assert!(index.assignments().fresh);
+    index.advance(now + FRESH);
+    assert!(!index.assignments().fresh);
+    assert_eq!(index.due_at(), None, "nothing that has passed is waited for");
     index.remove("b", now + FRESH);
-    assert!(index.assignments(now + FRESH).fresh, "pods of a node that left must leave, too");
+    assert!(index.assignments().fresh, "pods of a node that left must leave, too");
 }
 
 #[test]
@@ -165,7 +168,7 @@ fn an_invalid_mode_is_announced_once_per_value() {
     index.apply("a", unknown(3, "vm"), now);
     assert_eq!(announced(&mut index), ["vm"]);
     assert_eq!(index.counts().invalid_mode, 1);
-    assert!(index.assignments(now).invalid.expect("told").contains("such as a"));
+    assert!(index.assignments().invalid.expect("told").contains("such as a"));
 }
 
 #[test]
@@ -175,4 +178,32 @@ fn no_config_withdraws_only_after_it_is_known_that_there_is_none() {
     assert_eq!(work(&mut index, now), Vec::<String>::new());
     index.set_policy(Policy::Nothing, now);
     assert_eq!(work(&mut index, now), ["a"]);
+}
+
+#[test]
+fn pods_follow_a_write_however_long_it_took() {
+    let begun = Instant::now();
+    let mut index = index(MODES, &[("a", container(1))], begun);
+    work(&mut index, begun);
+    let written = begun + FRESH * 2;
+    index.finish("a", WorkResult::Done(labelled(2, &container(1))), written);
+    index.advance(written);
+    assert!(index.assignments().fresh);
+    index.advance(written + FRESH);
+    assert!(!index.assignments().fresh);
+}
+
+#[test]
+fn who_leads_no_longer_writes_and_tells_nothing_and_grows_no_queue() {
+    let now = Instant::now();
+    let typo = view(1, WorkloadLabel::Unknown("vm".into()));
+    let mut index = index(MODES, &[("a", container(1)), ("b", typo.clone())], now);
+    index.stand_down(now);
+    index.apply("c", container(1), now);
+    assert_eq!(work(&mut index, now), Vec::<String>::new());
+    assert_eq!(index.take_announcements(), []);
+    assert!(index.queue.is_empty());
+    index.set_policy(MODES, now);
+    assert_eq!(work(&mut index, now), ["a", "c"]);
+    assert_eq!(index.take_announcements().len(), 1);
 }
