@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
+use serde_json::json;
 use testbed::controller::NAMESPACE;
 use testbed::{Access, Cluster, Controller, Wait, eventually, skewed};
 
@@ -150,5 +151,40 @@ async fn without_an_api_server_nobody_leads() -> anyhow::Result<()> {
     let lost =
         said(&first, "Could not reach lease; trying again") + said(&second, "Could not reach lease; trying again");
     assert!((1..=4).contains(&lost), "a line each when it begins, not one per try: {lost}");
+    Ok(())
+}
+
+/// With a wrong `--namespace`, creating the lease is answered as reading it is: it is not there.
+#[tokio::test]
+async fn a_namespace_that_is_not_there_is_told_and_waited_for() -> anyhow::Result<()> {
+    let mut cluster = Cluster::lease().await;
+    cluster.spoil();
+    let meta = json!({"name": "leases-anywhere"});
+    let role = "rbac.authorization.k8s.io";
+    for object in [
+        json!({"apiVersion": format!("{role}/v1"), "kind": "ClusterRole", "metadata": meta, "rules": [
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]}),
+        json!({"apiVersion": format!("{role}/v1"), "kind": "ClusterRoleBinding", "metadata": meta,
+            "roleRef": {"apiGroup": role, "kind": "ClusterRole", "name": "leases-anywhere"},
+            "subjects": [{"kind": "ServiceAccount", "name": LABELER, "namespace": NAMESPACE}]}),
+    ] {
+        cluster.create(&object)?;
+    }
+    let arguments = [QUICK, &["--namespace=nowhere"]].concat();
+    let mut labeler = Controller::start(&cluster, LABELER, &arguments).await?;
+    let address = labeler.admin_address().await?;
+    eventually("the reason", async || {
+        let lines = labeler.log().into_iter().filter(|line| line["message"] == "Could not reach lease; trying again");
+        let words: Vec<_> = lines.map(|line| line["err"].to_string()).collect();
+        Wait::until(words, |words| words.iter().any(|words| words.contains("\\\"nowhere\\\" not found")))
+    })
+    .await;
+    let mark = cluster.mark()?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = mark.requests()?.into_iter().filter(|request| request.is_ours() && request.resource == "leases");
+    let asked = asked.count();
+    assert!(asked <= 20, "{asked} requests in five seconds");
+    cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "nowhere"}}))?;
+    becomes(&address, "leader").await;
     Ok(())
 }
