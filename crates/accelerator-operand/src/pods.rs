@@ -199,7 +199,7 @@ fn explain(reason: &str, message: Option<&str>) -> String {
     match message.map(|message| message.lines().next().unwrap_or_default()) {
         None | Some("") => reason.to_owned(),
         Some(line) => {
-            let clipped: String = line.chars().take(160).collect();
+            let clipped: String = line.chars().take(240).collect();
             let dots = if clipped.len() < line.len() { "…" } else { "" };
             format!("{reason}: {clipped}{dots}")
         }

@@ -1,7 +1,7 @@
 //! A small HTTP server for `/livez`, `/readyz` and `/metrics`.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -63,8 +63,16 @@ pub fn metrics(registry: &Registry) -> Answer {
     }
 }
 
-/// Opens the port, so that a port in use is an error at start.
+/// Opens the port, so that a port in use is an error at start. `0.0.0.0` means every address of both families: in a cluster
+/// of IPv6 alone the kubelet would find nobody there otherwise.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    if address.ip() == Ipv4Addr::UNSPECIFIED {
+        let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port());
+        // Unless the kernel knows no IPv6.
+        if let Ok(listener) = TcpListener::bind(both).await {
+            return Ok(listener);
+        }
+    }
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| {
         format!("could not listen on {address}; is the port taken? choose another with --admin-address, port 0 for any")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use accelerator_process::{Signals, clock};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -52,6 +52,8 @@ struct Device {
     glance: Glance,
     report: Option<DeviceReport>,
     due: Instant,
+    /// No pass before, whatever is heard of it.
+    not_before: Instant,
     failures: u32,
     /// Since when it has been bound, if it is.
     bound_since: Option<Instant>,
@@ -80,10 +82,14 @@ impl Agent {
                 rescan_at = Instant::now() + RESCAN;
                 self.discover(&mut devices);
             }
-            self.look_at_host(&mut devices, &mut loading).await;
-            self.start_passes(&mut devices, &mut passes);
+            self.look_at_host(&mut devices, &mut loading);
+            let due = if let Some(until) = loading.holds_until() {
+                rescan_at.min(until)
+            } else {
+                self.start_passes(&mut devices, &mut passes);
+                devices.values().map(Device::next).chain(loading.next()).fold(rescan_at, Instant::min)
+            };
             self.publish(&devices);
-            let due = devices.values().map(Device::next).chain(loading.due).fold(rescan_at, Instant::min);
             tokio::select! {
                 signal = signals.next() => {
                     info!(signal, "Stopping; devices stay as they are");
@@ -97,6 +103,7 @@ impl Agent {
                     // Somebody may have changed the device since the pass looked last, when news of it did not count.
                     rescan_at = Instant::now();
                 }
+                outcome = loading.ended() => loading.note(outcome),
                 event = news(&mut uevents) => {
                     tokio::time::sleep(TOGETHER).await;
                     let more = uevents.iter_mut().flat_map(Uevents::more);
@@ -155,6 +162,7 @@ impl Agent {
                 glance: glance.clone(),
                 report: None,
                 due: now,
+                not_before: now,
                 failures: 0,
                 bound_since: None,
                 losses: 0,
@@ -170,35 +178,29 @@ impl Agent {
         }
     }
 
-    /// Looks whether vfio-pci is there, and loads it when a device needs it.
-    async fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut Loading) {
+    /// Looks whether vfio-pci is there, and has it loaded when a device needs it.
+    fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut Loading) {
         self.worker.host = self.worker.tree.host();
-        let (Some(modules), Err(_)) = (&self.modules, &self.worker.host.vfio_pci) else {
-            *loading = Loading::default();
-            return;
-        };
-        if devices.is_empty() {
-            *loading = Loading::default();
+        let Some(modules) = &self.modules else { return };
+        let now = Instant::now();
+        if self.worker.host.vfio_pci.is_ok() || devices.is_empty() {
+            if std::mem::take(loading).attempts > 0 {
+                for device in devices.values_mut() {
+                    device.due = now;
+                }
+            }
             return;
         }
-        if loading.due.is_none_or(|due| due <= Instant::now()) {
+        if loading.task.is_none() && loading.due.is_none_or(|due| due <= now) {
             let modules = modules.clone();
-            let outcome = tokio::task::spawn_blocking(move || modules.load()).await;
-            loading.failures += 1;
-            loading.due = Some(Instant::now() + next_look(State::Failed, loading.failures));
-            match outcome {
-                Ok(Ok(())) => loading.error.clear(),
-                Ok(Err(error)) => loading.error = format!("{error:#}"),
-                Err(error) => loading.error = error.to_string(),
-            }
-            self.worker.host = self.worker.tree.host();
+            loading.attempts += 1;
+            // A thread: the kernel may take its time, or never come back.
+            loading.task = Some((now, tokio::task::spawn_blocking(move || modules.load())));
         }
-        if self.worker.host.vfio_pci.is_ok() {
-            for device in devices.values_mut() {
-                device.due = Instant::now();
-            }
-            *loading = Loading::default();
-        } else if !loading.error.is_empty() {
+        if loading.task.is_some() && loading.error.is_empty() {
+            loading.error = "the kernel has not come back from loading vfio_pci".into();
+        }
+        if !loading.error.is_empty() {
             self.worker.host.vfio_pci = Err(loading.error.clone());
         }
     }
@@ -206,7 +208,8 @@ impl Agent {
     fn start_passes(&self, devices: &mut BTreeMap<Address, Device>, passes: &mut JoinSet<(Address, Finding)>) {
         let now = Instant::now();
         let worker = Arc::new(self.worker.clone());
-        for (address, device) in devices.iter_mut().filter(|(_, device)| device.running.is_none() && device.due <= now)
+        for (address, device) in
+            devices.iter_mut().filter(|(_, device)| device.running.is_none() && device.due() <= now)
         {
             let (worker, address, doing) = (Arc::clone(&worker), *address, Doing::default());
             device.running = Some((now, doing.clone()));
@@ -235,9 +238,43 @@ impl Agent {
 /// The driver vfio-pci, while it is not there.
 #[derive(Default)]
 struct Loading {
+    /// An attempt that is under way, and since when.
+    task: Option<(Instant, JoinHandle<anyhow::Result<()>>)>,
+    /// When to try again.
     due: Option<Instant>,
-    failures: u32,
+    attempts: u32,
     error: String,
+}
+
+impl Loading {
+    /// Until when devices are not looked at, because what they need is about to be there.
+    fn holds_until(&self) -> Option<Instant> {
+        let (since, _) = self.task.as_ref()?;
+        Some(*since + PATIENCE).filter(|until| *until > Instant::now())
+    }
+
+    /// When to try again.
+    fn next(&self) -> Option<Instant> {
+        self.due.filter(|_| self.task.is_none())
+    }
+
+    /// The end of the attempt that is under way.
+    async fn ended(&mut self) -> Result<anyhow::Result<()>, JoinError> {
+        match &mut self.task {
+            Some((_, task)) => task.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn note(&mut self, outcome: Result<anyhow::Result<()>, JoinError>) {
+        self.task = None;
+        self.due = Some(Instant::now() + next_look(State::Failed, self.attempts));
+        match outcome {
+            Ok(Ok(())) => self.error.clear(),
+            Ok(Err(error)) => self.error = format!("{error:#}"),
+            Err(error) => self.error = error.to_string(),
+        }
+    }
 }
 
 impl Device {
@@ -245,7 +282,17 @@ impl Device {
     fn changed(&mut self, now: Instant) {
         if let Some(since) = self.bound_since.take() {
             self.losses = if now.duration_since(since) < PEACE { self.losses.saturating_add(1) } else { 1 };
-            self.due = now + after_loss(self.losses);
+            let wait = after_loss(self.losses);
+            self.due = now;
+            self.not_before = now + wait;
+            let message = match self.losses {
+                1 => "somebody took it away".to_owned(),
+                times => format!("somebody took it away {times} times in a row; bound again in {} s", wait.as_secs()),
+            };
+            let verdict = Verdict::new(State::Unbound, Reason::NotBound, message);
+            let mut report = DeviceReport::new(self.glance.address, self.glance.device, None, verdict);
+            report.driver.clone_from(&self.glance.driver);
+            self.report = Some(report);
         } else if news_matter(self.state(), false) {
             self.due = self.due.min(now);
         }
@@ -261,8 +308,12 @@ impl Device {
             // Only to say how long it has been stuck, now and then.
             Some((since, _)) if since.elapsed() > PATIENCE => Instant::now() + RESCAN,
             Some((since, _)) => *since + PATIENCE,
-            None => self.due,
+            None => self.due(),
         }
+    }
+
+    fn due(&self) -> Instant {
+        self.due.max(self.not_before)
     }
 
     fn report(&self) -> Option<DeviceReport> {
@@ -280,7 +331,7 @@ impl Device {
 
 /// Takes note of what a pass found.
 fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: Finding) {
-    let Finding { npu, verdict, .. } = finding;
+    let Finding { npu, verdict, steps } = finding;
     if verdict.reason == Reason::DeviceGone {
         info!(address = %address, "Device is gone");
         devices.remove(&address);
@@ -296,6 +347,14 @@ fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: 
             device.glance.driver.clone_from(&npu.driver);
         }
         device.report = Some(DeviceReport::new(address, device.glance.device, npu.as_ref(), verdict));
+    }
+    // Whether a group can be handed over depends on all that are in it.
+    if let Some(group) = npu.and_then(|npu| npu.group).filter(|_| !steps.is_empty()) {
+        for mate in group.others {
+            if let Some(device) = devices.get_mut(&mate.address).filter(|mate| news_matter(mate.state(), false)) {
+                device.due = Instant::now();
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What people, probes and init containers run on a node.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,11 +59,37 @@ pub fn status(common: &Common, json: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Tells on one line what is missing.
-pub fn check(common: &Common, json: bool) -> anyhow::Result<Outcome> {
-    let (report, _) = look(common)?;
+/// Tells on one line what is missing. With the address of an agent, that it is at work is asked as well.
+pub fn check(common: &Common, json: bool, agent: Option<SocketAddr>) -> anyhow::Result<Outcome> {
+    let (mut report, _) = look(common)?;
+    if report.ready
+        && let Some(Err(why)) = agent.map(ask)
+    {
+        report = Report { ready: false, reason: "AgentNotReady", message: why, ..report };
+    }
     print(&if json { report.json() } else { format!("{}\n", report.message) })?;
     Ok(Outcome::of(&report))
+}
+
+/// Asks the agent that listens there whether it has all devices on vfio-pci, and keeps them so.
+fn ask(mut address: SocketAddr) -> Result<(), String> {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let exchange = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, LOOK)?;
+        stream.set_read_timeout(Some(LOOK))?;
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = exchange().map_err(|error| format!("the agent does not answer at {address}: {error}"))?;
+    if answer.starts_with("HTTP/1.1 200") {
+        return Ok(());
+    }
+    let words = answer.split_once("\r\n\r\n").map_or("it is not ready", |(_, body)| body.trim());
+    Err(format!("the agent says: {words}"))
 }
 
 /// Brings every NPU to a goal, once.

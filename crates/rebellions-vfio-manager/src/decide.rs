@@ -4,7 +4,7 @@
 //! writes, where it was interrupted, or whether a process before it had begun.
 
 use crate::attempt::{Attempt, Former};
-use crate::facts::{Function, Host, Npu, Usage, VFIO_PCI};
+use crate::facts::{Function, Host, Member, Npu, Usage, VFIO_PCI};
 use crate::selection::Choice;
 use crate::step::Step;
 use crate::verdict::{Reason, State, Verdict};
@@ -36,7 +36,7 @@ pub enum Decision {
 pub fn decide(goal: Goal, npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     match goal {
         Goal::Bind => bind(npu, choice, host, usage, attempt),
-        Goal::GiveBack => give_back(npu, usage, attempt),
+        Goal::GiveBack => give_back(npu, choice, usage, attempt),
     }
 }
 
@@ -46,7 +46,9 @@ fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
 
 fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     if let Some(verdict) = exclusion(npu, choice) {
-        return Decision::Rest(verdict);
+        // What we had begun before it was excluded is undone; what others reserved is theirs.
+        let is_half_done = attempt.former.is_some() && !npu.is_on_vfio();
+        return if is_half_done { undo(npu, verdict, attempt) } else { Decision::Rest(verdict) };
     }
     if npu.is_on_vfio() {
         return Decision::Rest(on_vfio(npu));
@@ -82,9 +84,7 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
 fn exclusion(npu: &Npu, choice: Choice) -> Option<Verdict> {
     let excluded = |reason, message: String| Some(Verdict::new(State::Excluded, reason, message));
     match npu.function {
-        _ if choice == Choice::Excluded => {
-            excluded(Reason::NotSelected, "excluded by VFIO_INCLUDE or VFIO_EXCLUDE".into())
-        }
+        _ if choice == Choice::Excluded => Some(not_selected()),
         _ if !npu.is_plain_class => {
             excluded(Reason::UnknownClass, "its PCI class is not 12xx00, so what it is is not known".into())
         }
@@ -94,6 +94,10 @@ fn exclusion(npu: &Npu, choice: Choice) -> Option<Verdict> {
         ),
         Function::Physical { .. } | Function::Virtual { .. } => None,
     }
+}
+
+fn not_selected() -> Verdict {
+    Verdict::new(State::Excluded, Reason::NotSelected, "excluded by VFIO_INCLUDE or VFIO_EXCLUDE")
 }
 
 /// Where a device on vfio-pci stands. It may be in a virtual machine: nothing is done to it.
@@ -106,7 +110,7 @@ fn on_vfio(npu: &Npu) -> Verdict {
         let why = format!("on vfio-pci, but there is no device node vfio/{}", group.name);
         return Verdict::new(State::Blocked, Reason::VfioNodeMissing, why);
     }
-    match shared(npu) {
+    match shared(npu, Member::is_in_use) {
         Some(why) => Verdict::new(State::Blocked, Reason::IommuGroupShared, why),
         None => Verdict::new(State::Bound, Reason::Verified, ""),
     }
@@ -134,18 +138,19 @@ fn obstacle(npu: &Npu, choice: Choice, host: &Host) -> Option<(Reason, String)> 
     if group.is_unsafe {
         return Some((Reason::NoIommu, "the kernel's no-IOMMU mode protects nobody; enable the IOMMU".into()));
     }
-    if let Some(why) = shared(npu) {
+    if let Some(why) = shared(npu, Member::is_in_the_way) {
         return Some((Reason::IommuGroupShared, why));
     }
     host.vfio_pci.as_ref().err().map(|why| (Reason::VfioPciMissing, why.clone()))
 }
 
-fn shared(npu: &Npu) -> Option<String> {
+/// Why the group cannot be handed over, if some of its others are like this.
+fn shared(npu: &Npu, is_obstacle: impl Fn(&Member) -> bool) -> Option<String> {
     let group = npu.group.as_ref()?;
     let others: Vec<_> = group
         .others
         .iter()
-        .filter(|other| other.is_in_the_way())
+        .filter(|other| is_obstacle(other))
         .map(|other| format!("{} on {}", other.address, other.driver.as_deref().unwrap_or_default()))
         .collect();
     (!others.is_empty()).then(|| {
@@ -169,7 +174,10 @@ fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
     Decision::Rest(verdict)
 }
 
-fn give_back(npu: &Npu, usage: &Usage, attempt: &Attempt) -> Decision {
+fn give_back(npu: &Npu, choice: Choice, usage: &Usage, attempt: &Attempt) -> Decision {
+    if choice == Choice::Excluded {
+        return Decision::Rest(not_selected());
+    }
     let is_ours = npu.is_reserved() || attempt.touched || attempt.former.is_some();
     if let Some(verdict) = attempt.failed() {
         return Decision::Rest(verdict);
@@ -185,6 +193,12 @@ fn give_back(npu: &Npu, usage: &Usage, attempt: &Attempt) -> Decision {
                 State::Failed,
                 Reason::TakenByAnother,
                 "vfio-pci takes it by its id; remove the id from its options",
+            ),
+            // To take the card is to take them from whoever has them.
+            _ if let Function::Physical { active: active @ 1.. } = npu.function => rest(
+                State::Busy,
+                Reason::ActiveVirtualFunctions,
+                format!("{active} of its virtual functions are on; write 0 to its sriov_numvfs first"),
             ),
             Usage::Unknown => Decision::Do(Step::Look),
             Usage::Held(holders) => Decision::Rest(Verdict::busy(holders)),

@@ -125,11 +125,17 @@ impl Npu {
 }
 
 impl Member {
-    /// Whether it keeps the group from being handed over. Source: Linux, `vfio_dev_viable`: free devices, bridges and stubs do not.
+    /// Whether it keeps the group from being handed over for good. What will be bound as well does so only until then.
     #[must_use]
     pub fn is_in_the_way(&self) -> bool {
+        !self.is_wanted && self.is_in_use()
+    }
+
+    /// Whether it keeps the group from being handed over as it is now. Source: Linux, `vfio_dev_viable`: free devices, bridges and stubs do not.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
         let harmless = |driver: &str| matches!(driver, "pcieport" | "pci-stub") || driver.starts_with("vfio");
-        !self.is_bridge && !self.is_wanted && self.driver.as_deref().is_some_and(|driver| !harmless(driver))
+        !self.is_bridge && self.driver.as_deref().is_some_and(|driver| !harmless(driver))
     }
 }
 

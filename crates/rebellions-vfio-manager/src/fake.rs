@@ -69,6 +69,8 @@ struct State {
     log: Vec<(String, String)>,
     /// Something that happens right before the next write of a file of this name.
     ambush: Option<(&'static str, Address)>,
+    /// A device that is pulled out right before the next write of a file of this name.
+    vanishing: Option<(&'static str, Address)>,
     is_read_only: bool,
 }
 
@@ -205,6 +207,11 @@ impl Fake {
         self.state().ambush = Some((file, address));
     }
 
+    /// The device is pulled out right before the next write of a file of this name.
+    pub fn vanish(&self, file: &'static str, address: Address) {
+        self.state().vanishing = Some((file, address));
+    }
+
     /// The next write of a file of this name fails.
     pub fn fail(&self, file: &'static str, errno: Errno) {
         self.state().faults.push((file, errno));
@@ -332,6 +339,10 @@ impl Fake {
             && (file != "unbind" || self.driver(address).as_deref() == Some(VFIO_PCI))
         {
             self.hold(address);
+        }
+        let vanishing = self.state().vanishing.take_if(|(name, _)| *name == file);
+        if let Some((_, address)) = vanishing {
+            self.pull(address);
         }
         let fault = {
             let mut state = self.state();

@@ -76,7 +76,7 @@ impl Processes {
             .flat_map(|(identity, path)| {
                 opened.holders.get(identity).into_iter().flatten().zip(std::iter::repeat(path))
             })
-            .map(|(holder, path)| Holder { what: path.display().to_string(), ..holder.clone() })
+            .map(|(holder, path)| Holder { what: tree.node_name(path), ..holder.clone() })
             .collect();
         if !holders.is_empty() {
             return Usage::Held(holders.into_iter().collect());
@@ -126,7 +126,8 @@ impl Processes {
 
     fn opened(&self, wanted: &BTreeSet<Identity>) -> Opened {
         let mut opened = Opened::default();
-        let own = std::process::id();
+        // Our own number where these processes are numbered.
+        let own = link_name(&self.folder.join("self")).and_then(|name| name.parse().ok());
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             let files = match fs::read_dir(entry.path().join("fd")) {
@@ -139,7 +140,7 @@ impl Processes {
             };
             for file in files.flatten() {
                 if let Some(identity) = identity(&file.path()).filter(|identity| wanted.contains(identity))
-                    && !(pid == own && self.must_be_the_hosts)
+                    && !(Some(pid) == own && self.must_be_the_hosts)
                 {
                     opened.files += 1;
                     opened.holders.entry(identity).or_default().insert(self.holder(pid));

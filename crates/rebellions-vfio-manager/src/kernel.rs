@@ -73,7 +73,7 @@ pub fn carry_out(kernel: &dyn Kernel, turns: &Turns, tree: &Tree, npu: &Npu, ste
             let turn = node.as_ref().map(|node| turns.of(node));
             let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             // As long as we have the group open, no virtual machine can come in between.
-            let guard = node.map(|node| hold_group(kernel, &node)).transpose()?;
+            let guard = node.map(|node| hold_group(kernel, tree, &node)).transpose()?;
             let path = tree.driver_folder(driver).join("unbind");
             let result = kernel.write(&path, &address);
             drop(guard);
@@ -89,20 +89,18 @@ pub fn carry_out(kernel: &dyn Kernel, turns: &Turns, tree: &Tree, npu: &Npu, ste
 }
 
 /// Opens the device node of the group, which the kernel lets only one have open: the surest sign that nobody has it.
-fn hold_group(kernel: &dyn Kernel, node: &Path) -> Result<Option<Box<dyn Any>>, Failure> {
-    match kernel.open(node) {
-        Ok(guard) => Ok(Some(guard)),
-        Err(error) if error.kind() == ErrorKind::ResourceBusy => {
-            let what = node.display().to_string();
-            Err(Failure::Held(Holder { pid: 0, command: String::new(), pod: None, what }))
+/// A node that we do not see may be there for others.
+fn hold_group(kernel: &dyn Kernel, tree: &Tree, node: &Path) -> Result<Box<dyn Any>, Failure> {
+    kernel.open(node).map_err(|error| {
+        let name = tree.node_name(node);
+        if error.kind() == ErrorKind::ResourceBusy {
+            return Failure::Held(Holder { pid: 0, command: String::new(), pod: None, what: name });
         }
-        // Without a node nobody can have it.
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::Refused(
-            Reason::UseUnknown,
-            format!("could not open {} to see that nobody has it: {error}", node.display()),
-        )),
-    }
+        let remedy = "mount the host's /dev and name it with VFIO_DEV";
+        let hint = if error.kind() == ErrorKind::NotFound { format!("; {remedy}") } else { String::new() };
+        let why = format!("could not open {name} to see that nobody has it: {error}{hint}");
+        Failure::Refused(Reason::UseUnknown, why)
+    })
 }
 
 fn refused(path: &Path, error: &io::Error) -> Failure {

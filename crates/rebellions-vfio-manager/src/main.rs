@@ -43,7 +43,7 @@ fn carry_out(Options { command, common, log }: Options) -> anyhow::Result<Outcom
     match command {
         Command::Run { admin_address } => run(&common, admin_address).map(|()| Outcome::Done),
         Command::Status { json } => commands::status(&common, json),
-        Command::Check { json } => commands::check(&common, json),
+        Command::Check { json, agent, admin_address } => commands::check(&common, json, agent.then_some(admin_address)),
         Command::Bind(how) => commands::once(&common, Goal::Bind, how),
         Command::GiveBack(how) => commands::once(&common, Goal::GiveBack, how),
     }

@@ -60,6 +60,14 @@ pub enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+
+        /// Ask the agent of this pod as well, at the port that it was told to listen on
+        #[arg(long)]
+        agent: bool,
+
+        /// Where the agent listens
+        #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+        admin_address: SocketAddr,
     },
 }
 

@@ -209,7 +209,10 @@ fn a_group_that_others_use_is_left_alone_and_they_are_named() {
 fn npus_that_share_a_group_are_bound_together() {
     let fake = Fake::new();
     let both = [fake.plug("0000:03:00.0", npu(7)), fake.plug("0000:03:00.1", npu(7))];
-    for address in both {
+    let finding = run(&fake, Goal::Bind, both[0]);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::IommuGroupShared), "not before the other is");
+    assert_eq!(finding.npu.expect("a device").driver.as_deref(), Some(VFIO_PCI));
+    for address in [both[1], both[0]] {
         assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
     }
     // One that is excluded, and used by the host, is in the way of the other.
@@ -345,6 +348,71 @@ fn a_card_whose_virtual_functions_are_handed_out_is_never_bound_and_they_are() {
     assert_eq!(stands(&run(&fake, Goal::Bind, part)), (State::Bound, Reason::Verified));
 }
 
+/// Those who have its virtual functions would lose them with it.
+#[test]
+fn a_card_whose_virtual_functions_are_handed_out_is_not_given_back() {
+    let (fake, card) = one();
+    run(&fake, Goal::Bind, card);
+    fake.set(card, "sriov_numvfs", "2\n");
+    assert_eq!(stands(&run(&fake, Goal::GiveBack, card)), (State::Busy, Reason::ActiveVirtualFunctions));
+    assert_eq!(fake.driver(card).as_deref(), Some(VFIO_PCI));
+}
+
+/// A card that stays with the host keeps the group of its functions from being handed over.
+#[test]
+fn a_function_is_not_verified_while_its_card_is_in_the_group() {
+    let (fake, _) = one();
+    let folder = fake.sys().join("bus/pci/devices");
+    std::os::unix::fs::symlink(folder.join("0000:03:00.1"), folder.join("0000:03:00.0/virtfn0")).expect("a link");
+    let part = fake.plug("0000:03:00.1", Card { device: 0x1251, ..npu(7) });
+    assert_eq!(stands(&run(&fake, Goal::Bind, part)), (State::Blocked, Reason::IommuGroupShared));
+    expect_untouched(&fake, part);
+}
+
+/// What is not seen cannot be held: nobody knows whether a virtual machine has the device.
+#[test]
+fn without_the_groups_device_node_nothing_is_taken_from_vfio_pci() {
+    let (fake, address) = one();
+    run(&fake, Goal::Bind, address);
+    std::fs::remove_file(fake.dev().join("vfio/7")).expect("a node");
+    let finding = run(&fake, Goal::GiveBack, address);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::UseUnknown));
+    assert!(finding.verdict.message.contains("VFIO_DEV"), "{}", finding.verdict.message);
+    assert_eq!(fake.driver(address).as_deref(), Some(VFIO_PCI));
+}
+
+/// An agent was interrupted while it took the device, and its successor is told to leave it.
+#[test]
+fn what_is_excluded_half_way_goes_back_to_its_driver() {
+    let (fake, address) = one();
+    fake.worker().records.set(address, NATIVE).expect("noted");
+    fake.set(address, "driver_override", "vfio-pci\n");
+    let _ = std::fs::remove_file(fake.sys().join("bus/pci/devices/0000:03:00.0/driver"));
+    let exclude = |worker: &mut Worker| {
+        let exclude = vec!["0000:03:00.0".parse().expect("a selector")];
+        worker.selection = Selection { exclude, ..Selection::default() };
+    };
+    let finding = with(&fake, Goal::Bind, address, exclude);
+    assert_eq!(stands(&finding), (State::Excluded, Reason::NotSelected));
+    expect_untouched(&fake, address);
+    // What the host itself reserved stays reserved.
+    fake.set(address, "driver_override", "vfio-pci\n");
+    assert_eq!(stands(&with(&fake, Goal::Bind, address, exclude)), (State::Excluded, Reason::NotSelected));
+    assert_eq!(fake.reservation(address), VFIO_PCI);
+}
+
+#[test]
+fn only_what_is_selected_is_given_back() {
+    let (fake, address) = one();
+    run(&fake, Goal::Bind, address);
+    let include = |worker: &mut Worker| {
+        let include = vec!["0000:09:00.0".parse().expect("a selector")];
+        worker.selection = Selection { include, ..Selection::default() };
+    };
+    assert_eq!(stands(&with(&fake, Goal::GiveBack, address, include)), (State::Excluded, Reason::NotSelected));
+    assert_eq!(fake.driver(address).as_deref(), Some(VFIO_PCI));
+}
+
 #[test]
 fn foreign_devices_do_not_exist_for_us_and_unknown_npus_do() {
     let fake = Fake::new();
@@ -369,6 +437,12 @@ fn a_device_that_goes_in_the_middle_is_no_error() {
     let (fake, address) = one();
     fake.pull(address);
     assert_eq!(stands(&run(&fake, Goal::Bind, address)).1, Reason::DeviceGone);
+    for file in ["driver_override", "unbind", "drivers_probe"] {
+        let (fake, address) = one();
+        fake.vanish(file, address);
+        assert_eq!(stands(&run(&fake, Goal::Bind, address)).1, Reason::DeviceGone, "{file}");
+        assert_eq!(fake.violations(), Vec::<String>::new());
+    }
 }
 
 #[test]

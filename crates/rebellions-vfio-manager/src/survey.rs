@@ -69,6 +69,16 @@ pub fn survey(
         devices
             .push(DeviceReport { driver, ..DeviceReport::new(glance.address, glance.device, npu.as_ref(), verdict) });
     }
+    // Whether a group can be handed over depends on all that are in it, and they were not done at the same time.
+    let in_doubt = |device: &DeviceReport| mode == Mode::Act && device.reason == Reason::IommuGroupShared;
+    if devices.iter().any(in_doubt) {
+        let (now, _) = survey(worker, goal, Mode::Look, when_none, patience)?;
+        for device in devices.iter_mut().filter(|device| in_doubt(device)) {
+            if let Some(now) = now.devices.iter().find(|now| now.address == device.address) {
+                device.clone_from(now);
+            }
+        }
+    }
     Ok((Report::new(goal, devices, when_none), steps))
 }
 

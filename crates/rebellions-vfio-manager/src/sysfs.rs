@@ -62,7 +62,7 @@ impl Tree {
         Some(Npu {
             address,
             device: u16::try_from(self.number(address, "device")?).ok()?,
-            is_plain_class: self.number(address, "class")?.is_multiple_of(0x100),
+            is_plain_class: self.is_plain_class(address),
             function: self.function(address),
             driver: self.driver(address),
             driver_override: None,
@@ -104,6 +104,13 @@ impl Tree {
         self.dev.join("vfio").join(group)
     }
 
+    /// What a device node is called on the host, wherever we see it.
+    #[must_use]
+    pub fn node_name(&self, node: &Path) -> String {
+        node.strip_prefix(&self.dev)
+            .map_or_else(|_| node.display().to_string(), |name| format!("/dev/{}", name.display()))
+    }
+
     fn devices(&self) -> PathBuf {
         self.sys.join("bus/pci/devices")
     }
@@ -111,6 +118,10 @@ impl Tree {
     fn is_npu(&self, address: Address) -> bool {
         let class = self.number(address, "class").map(|class| class >> 16);
         self.number(address, "vendor") == Some(VENDOR.into()) && class == Some(BASE_CLASS.into())
+    }
+
+    fn is_plain_class(&self, address: Address) -> bool {
+        self.number(address, "class").is_some_and(|class| class.is_multiple_of(0x100))
     }
 
     fn driver(&self, address: Address) -> Option<String> {
@@ -153,7 +164,10 @@ impl Tree {
             address,
             driver: self.driver(address),
             is_bridge: self.number(address, "class").map(|class| class >> 8) == Some(BRIDGE_CLASS.into()),
-            is_wanted: self.is_npu(address) && is_wanted(address, device),
+            is_wanted: self.is_npu(address)
+                && self.is_plain_class(address)
+                && !matches!(self.function(address), Function::Physical { active: 1.. })
+                && is_wanted(address, device),
         }
     }
 

@@ -54,7 +54,9 @@ fn main() -> anyhow::Result<ExitCode> {
     say(format!("Programs and initial RAM disk are there after {} s.", begun.elapsed().as_secs()));
 
     let mut failed = vec![];
-    let chosen = SCENARIOS.iter().filter(|one| options.filter.as_ref().is_none_or(|text| one.name.contains(text)));
+    let is_chosen = |name: &str| options.filter.as_ref().is_none_or(|text| name.contains(text));
+    let chosen: Vec<_> = SCENARIOS.iter().filter(|one| is_chosen(one.name)).collect();
+    anyhow::ensure!(!chosen.is_empty(), "no scenario has such a name");
     for scenario in chosen {
         let outcome = guest::run(scenario, &fetched, &image, folder.path(), options.console)?;
         say(format!("{}: {}", scenario.name, outcome.summary));

@@ -165,7 +165,9 @@ proptest! {
             Decision::Do(Step::Probe) => prop_assert!(npu.driver.is_none()),
             Decision::Do(Step::Ask) => prop_assert!(bind && npu.driver.is_none() && npu.is_reserved()),
             Decision::Rest(verdict) => {
-                let left = matches!(verdict.state, State::Busy | State::Blocked | State::Failed | State::Native);
+                let is_ours = attempt.former.is_some() && bind;
+                let left = matches!(verdict.state, State::Busy | State::Blocked | State::Failed | State::Native)
+                    || verdict.state == State::Excluded && is_ours;
                 let is_in_limbo = npu.may_be_in_limbo() && matches!(usage, Usage::Held(_));
                 if left && !npu.is_on_vfio() && !is_in_limbo && attempt.failed().is_none() {
                     prop_assert!(!npu.is_reserved(), "{:?}", verdict);

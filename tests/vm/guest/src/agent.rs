@@ -68,6 +68,17 @@ impl Agent {
 
     /// Starts the manifest's container with these beside its own variables, `NAME=VALUE` each.
     pub fn start_with(environment: &[&str]) -> Self {
+        // What the one before said is not taken for what this one says.
+        let _ = fs::remove_file(DOCUMENT);
+        Self::launch(environment)
+    }
+
+    /// Starts one while another is at work.
+    pub fn start_beside() -> Self {
+        Self::launch(&[])
+    }
+
+    fn launch(environment: &[&str]) -> Self {
         static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let log = format!("/tmp/agent.{}.log", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         let environment: Vec<_> = environment.iter().map(|one| (*one).to_owned()).collect();

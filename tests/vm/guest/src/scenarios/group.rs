@@ -1,5 +1,7 @@
 //! Three NPUs in one IOMMU group: they can be handed over together or not at all.
 
+use rustix::process::Signal;
+
 use super::{all_bound, bound, give_to_native, native, npus, ours};
 use crate::agent::{Agent, Machine, command, document};
 use crate::checks::{check, equal, eventually};
@@ -22,6 +24,12 @@ pub fn run() -> anyhow::Result<()> {
 
     let mut agent = Agent::start();
     eventually("all of them together are bound", document, |seen| *seen == all_bound(&all));
+    // As an init container does, whose own number is another than on the host.
+    agent.signal(Signal::STOP);
+    let said = agent.exec(&["/program", "give-back", "--state-dir=/run/rebellions/other"]);
+    equal("given back side by side, from within a container", (said.code, bound(&third)), (0, native()));
+    agent.signal(Signal::CONT);
+    eventually("bound again", || all.iter().map(|one| bound(one)).collect::<Vec<_>>(), |seen| *seen == vec![ours(); 3]);
     let machine = Machine::start(&all[0]);
     check("a virtual machine gets one", machine.is_some(), ());
     agent.stop();

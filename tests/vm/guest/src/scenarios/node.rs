@@ -54,6 +54,7 @@ pub fn run() -> anyhow::Result<()> {
         metrics.len(),
     );
     equal("one line for each transition", agent.said().matches("Device stands").count(), 3);
+    check("and one for each write", agent.said().matches("Changing device").count() >= 3, agent.said());
     println!("@@FIGURE agent RSS {}", memory(agent.pid()));
     orphans(&agent)?;
 
@@ -65,6 +66,7 @@ pub fn run() -> anyhow::Result<()> {
 
     let mut agent = Agent::start();
     eventually("the next one adopts what it finds", document, |seen| *seen == all_bound(&all));
+    equal("as it says itself", agent.said().matches("Device stands").count(), 3);
     equal("without a write", agent.said().matches("Changing device").count(), 0);
     agent.kill();
     equal(
@@ -73,12 +75,15 @@ pub fn run() -> anyhow::Result<()> {
         vec![ours(); 3],
     );
     let mut agent = Agent::start();
-    eventually("so does the one after a kill", || agent.probe().code, |code| *code == 0);
+    eventually("so does the one after a kill", document, |seen| *seen == all_bound(&all));
+    equal("and its probe succeeds", agent.probe().code, 0);
     equal("without a write again", agent.said().matches("Changing device").count(), 0);
 
-    let mut waiting = Agent::start();
+    let mut waiting = Agent::start_beside();
     eventually("a second agent waits", || waiting.said().contains("Another agent is at work"), |waits| *waits);
     check("it is not ready", waiting.get("/readyz").contains("503"), waiting.get("/readyz"));
+    let said = waiting.probe();
+    check("and its probe says why", said.code == 3 && said.out.contains("at work"), said);
     equal("nor may a command work beside it", command(&["give-back"]).code, 5);
     agent.stop();
     eventually("it takes over when the first has ended", || waiting.get("/readyz").contains("200 OK"), |ready| *ready);
