@@ -27,7 +27,7 @@ pub enum Fault {
     Replay,
     /// An open watch ends.
     Cut,
-    /// An open watch says nothing any more.
+    /// An open watch says nothing any more, also when the rule has been taken away.
     Stall,
     /// An open watch is told that its version is too old.
     Expire,

@@ -167,10 +167,9 @@ impl Shared {
             let mut look = tokio::time::interval(LOOK);
             loop {
                 let fits = |rule: &Rule| rule.is_about_streams() && rule.is_about(&seen);
-                let stalls = lock(&self.rules).iter().any(|rule| fits(rule) && rule.fault == Fault::Stall);
-                if stalls {
-                    look.tick().await;
-                    continue;
+                let stalls = || lock(&self.rules).iter().any(|rule| fits(rule) && rule.fault == Fault::Stall);
+                if stalls() {
+                    return Self::stall(send).await;
                 }
                 if let Some(fault) = self.take(fits) {
                     self.note(&seen, Some(&fault));
@@ -184,7 +183,15 @@ impl Shared {
                 }
                 tokio::select! {
                     chunk = chunks.next() => match chunk {
-                        Some(Ok(chunk)) => if send.send(Ok(Frame::data(chunk))).await.is_err() { return },
+                        Some(Ok(chunk)) => {
+                            // What came while nobody looked is held back as well.
+                            if stalls() {
+                                return Self::stall(send).await;
+                            }
+                            if send.send(Ok(Frame::data(chunk))).await.is_err() {
+                                return;
+                            }
+                        }
                         _ => return,
                     },
                     _ = look.tick() => if send.is_closed() { return },
@@ -192,6 +199,13 @@ impl Shared {
             }
         });
         StreamBody::new(receive).boxed_unsync()
+    }
+
+    /// A connection that is dead without a word, whatever becomes of the rule: until the client gives it up.
+    async fn stall(send: mpsc::Sender<Result<Frame<Bytes>, kube::Error>>) {
+        while !send.is_closed() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The fault of the first rule that fits, which counts it.
