@@ -110,7 +110,7 @@ async fn the_status_tells_why_pods_are_not_ready() -> anyhow::Result<()> {
         cluster.label(node, "rebellions.ai/npu.deploy.vfio-manager", Some("true")).await?;
     }
     let message =
-        cluster.expect_condition("default", condition, "False/PodsNotReady: 0 of 2 nodes are ready: w-0").await;
+        cluster.expect_condition("default", condition, "False/PodsNotReady: ready on 0 of 2 nodes: w-0").await;
     assert!(message.contains("w-0 (ImagePullBackOff: simulated), w-1 (ImagePullBackOff: simulated)"), "{message}");
     let status = cluster.config("default").await["status"]["components"][0].clone();
     assert_eq!((&status["desired"], &status["ready"], &status["updated"]), (&json!(2), &json!(0), &json!(2)));
@@ -184,7 +184,7 @@ async fn the_driver_waits_for_its_pods_to_be_deleted() -> anyhow::Result<()> {
     let pods = cluster.pods().await;
 
     cluster.configure("default", json!({"driver": {"enabled": true, "image": {"tag": "3.0.1"}}})).await?;
-    let words = "False/RolloutInProgress: 0 of 2 nodes run the newest revision; delete a node's pod to update it";
+    let words = "False/RolloutInProgress: newest revision on 0 of 2 nodes; delete a node's pod to update it";
     cluster.expect_condition("default", "RebellionsDriverReady", words).await;
     assert_eq!(cluster.pods().await, pods, "nothing was restarted");
     cluster.kubectl(&["delete", "pods", "-n", "rebellions", "--all", "--wait=false"])?;

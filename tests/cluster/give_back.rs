@@ -201,7 +201,7 @@ async fn the_status_tells_what_the_agents_probe_says() -> anyhow::Result<()> {
     })
     .await;
     assert!(
-        condition.starts_with("False/PodsNotReady: 0 of 1 node are ready: p-0 (not ready: 1 of 2 NPUs"),
+        condition.starts_with("False/PodsNotReady: ready on 0 of 1 node: p-0 (not ready: 1 of 2 NPUs"),
         "{condition}"
     );
     events.delete("unhealthy", &DeleteParams::default()).await?;

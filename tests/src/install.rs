@@ -1,6 +1,7 @@
 //! Installs what is in `deploy/`, the way that the README tells an admin to.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,8 @@ pub fn kubectl(kubeconfig: &Path, arguments: &[&str], input: &[u8]) -> anyhow::R
     // A cache of its own: another control plane may have had the same port a minute ago.
     command.env("KUBECONFIG", kubeconfig).env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl")).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Ctrl-C is for us, who then clean up.
+    command.process_group(0);
     let mut child = command.spawn().context("could not run kubectl")?;
     // kubectl may refuse before it has read everything; what it then says is the error, not the broken pipe.
     let _ = child.stdin.take().context("kubectl has no standard input")?.write_all(input);

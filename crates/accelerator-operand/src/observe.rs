@@ -53,13 +53,13 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
     } else if updated < desired {
         let how = if on_delete() { "; delete a node's pod to update it" } else { "" };
         let rest = summary(troubles, desired - available);
-        observation(
-            Reason::RolloutInProgress,
-            format!("{updated} of {} run the newest revision{how}{rest}", count(desired, "node")),
-        )
+        // A rollout that cannot go on needs a person.
+        let is_stuck = troubles.iter().any(PodTrouble::is_failure);
+        let reason = if is_stuck { Reason::PodsNotReady } else { Reason::RolloutInProgress };
+        observation(reason, format!("newest revision on {updated} of {}{how}{rest}", count(desired, "node")))
     } else if available < desired {
         let rest = summary(troubles, desired - available);
-        observation(Reason::PodsNotReady, format!("{available} of {} are ready{rest}", count(desired, "node")))
+        observation(Reason::PodsNotReady, format!("ready on {available} of {}{rest}", count(desired, "node")))
     } else if misplaced > 0 {
         let rest = summary(troubles, misplaced);
         observation(
@@ -67,7 +67,7 @@ pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
             format!("{} of nodes that labels or taints no longer select still to go{rest}", count(misplaced, "pod")),
         )
     } else {
-        observation(Reason::Ready, format!("{desired} of {} are ready", count(desired, "node")))
+        observation(Reason::Ready, format!("ready on {desired} of {}", count(desired, "node")))
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn messages_carry_the_counts() {
-        assert_eq!(seen([1, 1, 5, 5, 3, 0]).1, "3 of 5 nodes are ready");
-        assert_eq!(seen([1, 1, 5, 2, 5, 0]).1, "2 of 5 nodes run the newest revision");
+        assert_eq!(seen([1, 1, 5, 5, 3, 0]).1, "ready on 3 of 5 nodes");
+        assert_eq!(seen([1, 1, 5, 2, 5, 0]).1, "newest revision on 2 of 5 nodes");
     }
 }

@@ -133,6 +133,12 @@ impl PodTrouble {
         (self.severity == 0 && self.why == NOT_READY && !self.pod.is_empty()).then_some(self.pod.as_str())
     }
 
+    /// Whether it does not pass by itself, as starting does.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.severity >= 3
+    }
+
     /// Takes over what the kubelet says of the pod's probe.
     pub fn explain_by_probe(&mut self, message: &str) {
         self.why = explain(NOT_READY, Some(message.trim_start_matches("Readiness probe failed: ")));
@@ -141,8 +147,10 @@ impl PodTrouble {
 
 impl fmt::Display for PodTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = if self.node.is_empty() { "no node" } else { &self.node };
-        write!(f, "{node} ({})", self.why)
+        match self.node.as_str() {
+            "" => f.write_str(&self.why),
+            node => write!(f, "{node} ({})", self.why),
+        }
     }
 }
 

@@ -32,11 +32,11 @@ const UNANSWERED: Duration = Duration::from_secs(5);
 /// The whole `main` of a component controller.
 pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow::Result<()> {
     let component = operand.component;
-    let command = Command::new(component.controller).version(version).about(format!(
+    let command = Options::augment_args(Command::new(component.controller).version(version)).about(format!(
         "Deploys {}: keeps the DaemonSet {} as the AcceleratorConfig asks for, and reports on it",
         component.name, component.operand
     ));
-    let options = Options::from_arg_matches(&Options::augment_args(command).get_matches())?;
+    let options = Options::from_arg_matches(&command.get_matches())?;
     let namespace = options.operand_namespace.clone();
     let program = Program { name: component.controller, version };
     program.run(&options, async |mut runtime| {

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{PartialObjectMeta, Patch, PatchParams};
 use kube::runtime::watcher::{Config, Event};
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
@@ -94,7 +94,7 @@ impl Reconcile for Labeler {
         });
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
-        let mut next = self.report(&configs, active).await;
+        let mut next = self.report(&configs, active, runtime).await;
         if self.may_label() {
             self.label(runtime);
         } else {
@@ -181,7 +181,12 @@ impl Labeler {
     }
 
     /// Brings the conditions Accepted and Ready of every config up to date. Returns when to come back.
-    async fn report(&mut self, configs: &[Arc<ObservedConfig>], active: Option<usize>) -> Option<tokio::time::Instant> {
+    async fn report(
+        &mut self,
+        configs: &[Arc<ObservedConfig>],
+        active: Option<usize>,
+        runtime: &Runtime,
+    ) -> Option<tokio::time::Instant> {
         // The one that counts first: no trouble with another keeps Ready from being taken back.
         let others = (0..configs.len()).filter(|index| active != Some(*index));
         for index in active.into_iter().chain(others) {
@@ -204,7 +209,10 @@ impl Labeler {
             if self.status.ready_at(urgency) <= tokio::time::Instant::now() {
                 let status = AcceleratorConfigStatus { nodes, conditions: conditions.into(), components: vec![] };
                 match self.status.write(config, &json!(status)).await {
-                    Written::Yes(written) => self.configs.with(|mirror| mirror.insert(*written)),
+                    Written::Yes(written) => {
+                        tell_superseded(config, &written, runtime);
+                        self.configs.with(|mirror| mirror.insert(*written));
+                    }
                     Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
                     Written::Later => {}
                 }
@@ -286,6 +294,24 @@ fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition; 2]) -> Urgen
     }
     let each = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new));
     each.into_iter().find(|urgency| *urgency == Urgency::News).unwrap_or(Urgency::Progress)
+}
+
+/// An event when a config that somebody made, or that counted until now, turns out not to count.
+fn tell_superseded(before: &ObservedConfig, now: &ObservedConfig, runtime: &Runtime) {
+    let reason = Reason::Superseded.as_str();
+    let accepted = |config: &ObservedConfig| {
+        let condition = config.status.condition(condition_types::ACCEPTED).filter(|one| one.reason == reason);
+        condition.map(|condition| condition.message.clone())
+    };
+    if let (None, Some(note)) = (accepted(before), accepted(now)) {
+        runtime.events.announce(Announcement {
+            regarding: now.object_ref(&()),
+            warning: true,
+            reason,
+            action: "Accept",
+            note,
+        });
+    }
 }
 
 /// What to say of a config that an older one keeps from counting.

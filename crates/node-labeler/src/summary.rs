@@ -53,7 +53,7 @@ pub fn ready(
     } else {
         (
             Reason::AllComponentsReady,
-            format!("all of {} ready", count(enabled.len().try_into().unwrap_or(i64::MAX), "component")),
+            format!("{} ready", count(enabled.len().try_into().unwrap_or(i64::MAX), "component")),
         )
     };
     if let Some(invalid) = &nodes.invalid {
@@ -76,9 +76,11 @@ fn complaint(
         let why = format!("{name} does not report; is {} deployed?", component.controller);
         return Some((Reason::ComponentNotReporting, why));
     };
-    let why = if condition.observed_generation != generation {
-        format!("{name}: {} has not seen the newest spec yet", component.controller)
-    } else if condition.status != "True" {
+    if condition.observed_generation != generation {
+        let why = format!("{name}: {} has not seen the newest spec yet", component.controller);
+        return Some((Reason::ComponentNotReporting, why));
+    }
+    let why = if condition.status != "True" {
         format!("{name}: {}: {}", condition.reason, condition.message)
     } else if entry.desired != assigned {
         format!(
@@ -165,7 +167,7 @@ mod tests {
         assert!(message.ends_with("the last failure: node a: no"), "{message}");
 
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 3);
-        assert_eq!(verdict(&status, &well.1).0, Reason::ComponentsNotReady, "its report is about an older spec");
+        assert_eq!(verdict(&status, &well.1).0, Reason::ComponentNotReporting, "its report is about an older spec");
     }
 
     #[test]

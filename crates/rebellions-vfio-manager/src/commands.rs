@@ -55,7 +55,7 @@ impl Outcome {
 /// Shows where every NPU stands.
 pub fn status(common: &Common, json: bool) -> anyhow::Result<Outcome> {
     let (report, _) = look(common)?;
-    print(&if json { report.json() } else { format!("{}\n{}\n", report.table(), report.message) })?;
+    print(&if json { report.json() } else { format!("{}{}\n", report.table(), report.message) })?;
     Ok(Outcome::Done)
 }
 
@@ -129,7 +129,8 @@ pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> 
         let would = if dry_run { "would " } else { "" };
         let lines = steps.iter().filter(|(_, step)| *step != Step::Look);
         let lines: Vec<_> = lines.map(|(address, step)| format!("{address}: {would}{step}\n")).collect();
-        print(&format!("{}{}{}\n", lines.concat(), report.table(), report.message))?;
+        let gap = if lines.is_empty() { "" } else { "\n" };
+        print(&format!("{}{gap}{}{}\n", lines.concat(), report.table(), report.message))?;
     }
     Ok(Outcome::of(&report))
 }

@@ -86,7 +86,7 @@ fn exclusion(npu: &Npu, choice: Choice) -> Option<Verdict> {
     match npu.function {
         _ if choice == Choice::Excluded => Some(not_selected()),
         _ if !npu.is_plain_class => {
-            excluded(Reason::UnknownClass, "its PCI class is not 12xx00, so what it is is not known".into())
+            excluded(Reason::UnknownClass, "its PCI class is not 12xx00, so it is not known what it is".into())
         }
         Function::Physical { active } if active > 0 => excluded(
             Reason::ActiveVirtualFunctions,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use accelerator_process::{Signals, admin, log_panics};
 use anyhow::{Context, anyhow};
 use clap::Parser;
+use clap::error::ErrorKind;
 use rebellions_vfio_manager::agent::Agent;
 use rebellions_vfio_manager::commands::{self, Outcome};
 use rebellions_vfio_manager::decide::Goal;
@@ -33,7 +34,12 @@ fn explain(error: &clap::Error) -> ! {
     let code = error.exit_code();
     let _ = error.print();
     if error.use_stderr() {
-        let _ = writeln!(std::io::stderr(), "{}", error.to_string().lines().next().unwrap_or_default());
+        let text = error.to_string();
+        let line = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "error: a command is missing",
+            _ => text.lines().next().unwrap_or_default(),
+        };
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
     std::process::exit(code)
 }

@@ -121,9 +121,12 @@ impl Report {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// As a table, for people.
+    /// As a table, for people; nothing when there is no device. A blank line ends it.
     #[must_use]
     pub fn table(&self) -> String {
+        if self.devices.is_empty() {
+            return String::new();
+        }
         let head = ["ADDRESS", "PRODUCT", "DRIVER", "GROUP", "STATE", "REASON"].map(str::to_owned);
         let rows: Vec<_> = std::iter::once((head, "MESSAGE"))
             .chain(self.devices.iter().map(|one| {
@@ -145,7 +148,7 @@ impl Report {
             let padded: Vec<_> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
             format!("{}\n", (padded.concat() + message).trim_end())
         };
-        rows.iter().map(line).collect()
+        rows.iter().map(line).collect::<String>() + "\n"
     }
 }
 
@@ -233,7 +236,7 @@ mod tests {
             table,
             "ADDRESS       PRODUCT    DRIVER  GROUP  STATE  REASON    MESSAGE\n\
              0000:03:00.0  RBLN-CA25  -       -      Bound  Verified\n\
-             0000:04:00.0  RBLN-CA25  -       -      Busy   InUse     in use\n"
+             0000:04:00.0  RBLN-CA25  -       -      Busy   InUse     in use\n\n"
         );
     }
 }

@@ -43,7 +43,9 @@ impl FromStr for Selector {
         if let Some(product) = products().find(|name| names(name)) {
             return Ok(Self::Product(product));
         }
-        let id = text.strip_prefix("1eff:").or_else(|| text.strip_prefix("1EFF:")).unwrap_or(text);
+        // As `lspci` and as sysfs write it.
+        let prefixes = ["1eff:", "1EFF:", "0x"];
+        let id = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
         let is_id = id.len() == 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let id = u16::from_str_radix(id, 16).ok().filter(|_| is_id);
         id.map(Self::DeviceId).ok_or_else(|| NoSelector(text.into()))
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(selects(&[], &[]), ["0000:03:00.0", "0000:04:00.0", "0000:05:00.0"]);
         assert_eq!(selects(&["03:00.0"], &[]), ["0000:03:00.0"]);
         assert_eq!(selects(&["1eff:1250"], &["0000:04:00.0"]), ["0000:03:00.0"]);
-        assert_eq!(selects(&["rbln-cr13", "1250"], &["CA25"]), ["0000:05:00.0"]);
+        assert_eq!(selects(&["rbln-cr13", "0x1250"], &["CA25"]), ["0000:05:00.0"]);
     }
 
     #[test]
@@ -149,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_refused_in_words_that_help() {
-        for text in ["", "CAX5", "0x1250", "1234:1250", "0000:03:00"] {
+        for text in ["", "CAX5", "0x125", "1234:1250", "0000:03:00"] {
             let error = text.parse::<Selector>().expect_err(text).to_string();
             assert!(error.contains("RBLN-CA25, RBLN-CR03"), "{error}");
         }

@@ -8,6 +8,7 @@ mod view;
 
 use clap::Parser;
 use testbed::say;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::screen::Screen;
 use crate::stage::Stage;
@@ -25,7 +26,7 @@ struct Options {
     exit: bool,
 
     /// Use the cluster of the current kubeconfig context instead of a control plane of its own. Creates simulated nodes
-    /// and an AcceleratorConfig there, and removes them at the end
+    /// and an AcceleratorConfig there, and removes them at the end. Refused where there are other nodes with NPUs
     #[arg(long)]
     use_current_context: bool,
 
@@ -40,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let nodes = usize::try_from(options.nodes)?;
     let mut screen = Screen::new();
-    let interrupt = tokio::signal::ctrl_c();
+    let interrupt = interrupted();
     tokio::pin!(interrupt);
 
     let opening = async {
@@ -48,14 +49,14 @@ async fn main() -> anyhow::Result<()> {
     };
     let mut stage = tokio::select! {
         stage = opening => stage?,
-        _ = &mut interrupt => {
+        () = &mut interrupt => {
             say("Interrupted.");
             return Ok(());
         }
     };
     let told = tokio::select! {
         told = story::tell(&mut stage, &mut screen, nodes) => told,
-        _ = &mut interrupt => {
+        () = &mut interrupt => {
             screen.keep();
             say("Interrupted.");
             return stage.close().await;
@@ -67,8 +68,23 @@ async fn main() -> anyhow::Result<()> {
             "\nLook around:\n  export KUBECONFIG={}\n  kubectl get ac,nodes,daemonsets,pods -A\nCtrl-C ends it.",
             stage.access.kubeconfig.display()
         ));
-        interrupt.await?;
+        interrupt.await;
     }
     let closed = stage.close().await;
     told.and(closed)
+}
+
+/// Returns when somebody wants it to end: Ctrl-C, SIGTERM, or a terminal that is closed.
+async fn interrupted() {
+    let listen = |kind| signal(kind).ok();
+    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+    let next = async |signal: &mut Option<Signal>| match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = next(&mut terminate) => {}
+        _ = next(&mut hang_up) => {}
+    }
 }

@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use accelerator_api::contract::WORKLOAD_CONFIG_LABEL;
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
@@ -16,6 +17,10 @@ use testbed::{
     Access, Cluster, ControlPlane, Controller, Folder, PLAYED, Process, Profile, Wait, eventually, install, nodes, say,
     start_kwok,
 };
+
+/// In somebody's cluster, names of its nodes begin with this, and its AcceleratorConfig has this label.
+const PREFIX: &str = "accelerator-demo-";
+pub const MARK: &str = "accelerator-demo";
 
 /// From this many nodes on, leases would be most of the traffic.
 const MANY: usize = 200;
@@ -44,7 +49,7 @@ impl Stage {
         let cluster = Cluster::connect(control_plane).await?;
         say(format!("Control plane is up ({:.1} s).", begun.elapsed().as_secs_f32()));
         cluster.install().await?;
-        say("Installed deploy/overlays/default.");
+        say("Installed deploy/overlays/default; its controllers run as processes here, in place of Deployments.");
         let controllers = cluster.start_all().await;
         say(format!("Started {} controllers, each with the token of its own service account.", controllers.len()));
         Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: cluster } })
@@ -66,12 +71,25 @@ impl Stage {
             access.install().await?;
             say(format!("Installed {} objects of deploy/overlays/default.", missing.len()));
         }
-        let configs = access.configs().await;
+        let mut configs = access.configs().await;
+        if !configs.is_empty() && configs.iter().all(|config| config.labels().contains_key(MARK)) {
+            say("Removing what an earlier demo left ...");
+            clean(&access).await?;
+            configs.clear();
+        }
         ensure!(
             configs.is_empty(),
             "this cluster has the AcceleratorConfig {}, which the demo must not disturb; use another cluster",
             configs[0].name_any()
         );
+        let others = access.all::<Node>().list_metadata(&ListParams::default()).await?.items;
+        if let Some(other) = others.iter().find(|node| !is_demo(*node) && is_about_npus(*node)) {
+            bail!(
+                "this cluster has nodes with NPUs or with a mode, such as {}; the demo would deploy software to them; use \
+                 another cluster",
+                other.name_any()
+            );
+        }
         let kwok = start_kwok(&access.kubeconfig, folder.path())?;
         let mut controllers = vec![];
         for program in programs() {
@@ -87,7 +105,7 @@ impl Stage {
     pub fn node(&self, number: usize) -> String {
         match self.kind {
             Kind::Own { .. } => format!("npu-{number}"),
-            Kind::Theirs { .. } => format!("accelerator-demo-npu-{number}"),
+            Kind::Theirs { .. } => format!("{PREFIX}npu-{number}"),
         }
     }
 
@@ -119,13 +137,7 @@ impl Stage {
         let _ = access.unconfigure(crate::story::CONFIG).await;
         eventually("the operands to go", async || Wait::until(access.operands().await, Vec::is_empty)).await;
         eventually("the pods to go", async || Wait::until(access.pods().await.len(), |pods| *pods == 0)).await;
-        let ours = ListParams::default();
-        let all = access.all::<Node>();
-        for node in all.list_metadata(&ours).await?.items {
-            if node.name_any().starts_with("accelerator-demo-") {
-                all.delete(&node.name_any(), &DeleteParams::default()).await?;
-            }
-        }
+        clean(access).await?;
         drop(self.controllers);
         if !installed.is_empty() {
             install::delete(&access.kubeconfig, installed)?;
@@ -133,6 +145,31 @@ impl Stage {
         say("Removed everything that the demo made.");
         Ok(())
     }
+}
+
+/// Removes configs and nodes of a demo.
+async fn clean(access: &Access) -> anyhow::Result<()> {
+    for config in access.configs().await.iter().filter(|config| config.labels().contains_key(MARK)) {
+        access.unconfigure(&config.name_any()).await?;
+    }
+    let all = access.all::<Node>();
+    for node in all.list_metadata(&ListParams::default()).await?.items.iter().filter(|node| is_demo(*node)) {
+        all.delete(&node.name_any(), &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
+fn is_demo(node: &impl ResourceExt) -> bool {
+    node.name_any().starts_with(PREFIX)
+}
+
+/// Whether a controller of ours might do something to the node.
+fn is_about_npus(node: &impl ResourceExt) -> bool {
+    node.labels().keys().any(|key| {
+        key == WORKLOAD_CONFIG_LABEL
+            || key.starts_with("rebellions.ai/npu.deploy.")
+            || key.starts_with("feature.node.kubernetes.io/pci-") && key.contains("1eff")
+    })
 }
 
 /// The cluster of the current context, with its kubeconfig reduced to that.

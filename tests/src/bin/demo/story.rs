@@ -10,7 +10,7 @@ use testbed::{Access, install, nodes};
 
 use crate::screen::Screen;
 use crate::snapshot::{Cell, FEW, Snapshot};
-use crate::stage::Stage;
+use crate::stage::{MARK, Stage};
 
 /// Name of the sample AcceleratorConfig.
 pub const CONFIG: &str = "default";
@@ -67,6 +67,7 @@ pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyho
 fn sample(nodes: usize) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(root().join("deploy/samples/acceleratorconfig.yaml"))?;
     let mut sample: Value = serde_saphyr::from_str(&text)?;
+    sample["metadata"]["labels"] = json!({MARK: "true"});
     if nodes <= FEW {
         sample["spec"]["providers"]["rebellions"]["daemonsets"] = json!({"annotations": {"sim.test/ready": "1500ms"}});
     }
