@@ -98,7 +98,28 @@ impl Settled {
         })
         .await;
         self.expect_alive();
+        self.expect_ends_told().await;
         drop(self.through);
+    }
+
+    /// For each line that says that trouble has begun there is one that says that it is over.
+    async fn expect_ends_told(&self) {
+        const LINES: [(&str, &str); 4] = [
+            ("Watch broke; trying again until it is back", "Watch is back"),
+            ("Could not reach lease; trying again", "Lease can be reached again"),
+            ("Could not write status; trying again", "Status is up to date again"),
+            ("Could not label node; trying again", "Nodes can be labelled again"),
+        ];
+        eventually("the end of each trouble to be told", async || {
+            let open = self.controllers.iter().flat_map(|controller| {
+                let log = controller.log();
+                let said = |words: &str| log.iter().filter(|line| line["message"] == words).count();
+                let untold = LINES.into_iter().filter(|(begin, end)| said(begin) != said(end));
+                untold.map(|(begin, _)| format!("{}: {begin}", controller.name)).collect::<Vec<_>>()
+            });
+            Wait::until(open.collect::<Vec<_>>(), Vec::is_empty)
+        })
+        .await;
     }
 }
 
@@ -207,6 +228,28 @@ async fn answers_that_get_lost_are_not_missed() -> anyhow::Result<()> {
     assert!(applied <= 2, "{writes:#?}");
     settled.proxy.heal();
     settled.expect_alive();
+    settled.recover().await;
+    Ok(())
+}
+
+/// The write to one node hangs, and the news of another come late and with the end of the connection.
+#[tokio::test]
+async fn trouble_with_one_node_holds_up_nobody() -> anyhow::Result<()> {
+    let settled = Settled::new().await?;
+    let cluster = &settled.cluster;
+    settled.proxy.set([
+        Rule::every("patch", "nodes", Fault::Hang).of("z-0"),
+        Rule::nth(1, "event", "nodes", Fault::Delay(Duration::from_secs(2))).of("z-1"),
+        Rule::nth(1, "event", "nodes", Fault::Cut).of("z-2"),
+    ]);
+    cluster.npu_nodes("z", 4, "container").await?;
+    for node in ["z-1", "z-2", "z-3"] {
+        cluster.expect_deployed(node, CONTAINER).await;
+    }
+    assert_eq!(cluster.deploy_labels("z-0").await, Vec::<String>::new());
+    settled.proxy.heal();
+    cluster.expect_deployed("z-0", CONTAINER).await;
+    settled.work().await?;
     settled.recover().await;
     Ok(())
 }

@@ -224,6 +224,9 @@ impl Controller {
                 return Some(self.status.ready_at(urgency));
             }
         }
+        if outcome.is_some() {
+            self.status.up_to_date();
+        }
         None
     }
 

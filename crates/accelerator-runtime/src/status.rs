@@ -96,6 +96,14 @@ impl StatusWriter {
         self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace))
     }
 
+    /// There is nothing to write, perhaps because a write was carried out of which no answer came.
+    pub fn up_to_date(&mut self) {
+        if self.backoff.is_failing() && !self.crd_too_old {
+            info!("Status is up to date again");
+            self.backoff.succeed();
+        }
+    }
+
     /// Writes `status` as the whole of what this program says about the object.
     pub async fn write(&mut self, config: &ObservedConfig, status: &Value) -> Written {
         let name = config.name_any();
@@ -111,11 +119,8 @@ impl StatusWriter {
         self.written_at = Some(Instant::now());
         match answer {
             Ok(config) => {
-                if self.backoff.is_failing() || self.crd_too_old {
-                    info!(acceleratorConfig = name, "Status can be written again");
-                }
-                self.backoff.succeed();
                 self.crd_too_old = false;
+                self.up_to_date();
                 Written::Yes(Box::new(config))
             }
             Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
@@ -124,6 +129,7 @@ impl StatusWriter {
                     self.tell_crd_too_old(config, &status.message);
                 }
                 self.crd_too_old = true;
+                self.backoff.fail(rand::random());
                 self.blocked_until = Instant::now() + CRD_TOO_OLD_RETRY;
                 Written::Later
             }

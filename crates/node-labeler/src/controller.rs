@@ -19,13 +19,16 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{info, warn};
 
-use crate::index::{Index, InvalidMode, Work, WorkResult};
+use crate::index::{Index, InvalidMode, Trouble, Work, WorkResult};
 use crate::rules::Policy;
 use crate::summary::ready;
 use crate::view::NodeView;
 
 /// Writes under way at once. More gains nothing: 16 keep an API server on two cores busy.
 const IN_FLIGHT: usize = 16;
+
+/// Said when trouble with writing labels is over.
+const LABELLED_AGAIN: &str = "Nodes can be labelled again";
 
 /// How long labels wait for Ready to be taken back when that cannot be written.
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
@@ -92,6 +95,10 @@ impl Reconcile for Labeler {
             index.set_policy(policy, Instant::now());
             index.advance(Instant::now());
         });
+        // By an event: the labels were written all the same, or are no longer wanted.
+        if self.index.with(Index::take_trouble) == Some(Trouble::Ended) {
+            info!("{LABELLED_AGAIN}");
+        }
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let mut next = self.report(&configs, active, runtime).await;
@@ -221,6 +228,7 @@ impl Labeler {
                 return Some(self.status.ready_at(urgency));
             }
         }
+        self.status.up_to_date();
         None
     }
 
@@ -270,16 +278,15 @@ impl Writer {
         if matches!(result, WorkResult::Done(_)) {
             info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
         }
-        let (before, after, next) = self.index.with(|index| {
-            let before = index.failing();
+        let (trouble, next) = self.index.with(|index| {
             index.finish(&node, result, Instant::now());
-            (before, index.failing(), index.next_work())
+            (index.take_trouble(), index.next_work())
         });
         // Told when trouble begins and when it ends, however many nodes have it in between.
-        match (before, after) {
-            (0, 1..) => warn!(node, err = why, "Could not label node; trying again"),
-            (1.., 0) => info!("Nodes can be labelled again"),
-            _ => {}
+        match trouble {
+            Some(Trouble::Began) => warn!(node, err = why, "Could not label node; trying again"),
+            Some(Trouble::Ended) => info!("{LABELLED_AGAIN}"),
+            None => {}
         }
         self.changed.notify_one();
         next

@@ -36,6 +36,17 @@ pub struct Index {
     /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
     announcements: Vec<InvalidMode>,
+    /// Whether it has been told that nodes cannot be written.
+    is_trouble_told: bool,
+}
+
+/// News about whether nodes can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The first node could not be.
+    Began,
+    /// None is left that could not be.
+    Ended,
 }
 
 /// A node whose workload label is no mode, to be told to its admin.
@@ -114,6 +125,7 @@ impl Index {
             tally: Tally::default(),
             changed: None,
             announcements: vec![],
+            is_trouble_told: false,
         }
     }
 
@@ -284,6 +296,17 @@ impl Index {
     #[must_use]
     pub fn failing(&self) -> usize {
         self.tally.failing.len()
+    }
+
+    /// News since this was last asked.
+    pub fn take_trouble(&mut self) -> Option<Trouble> {
+        let is_trouble = self.failing() > 0;
+        let was_told = std::mem::replace(&mut self.is_trouble_told, is_trouble);
+        match (was_told, is_trouble) {
+            (false, true) => Some(Trouble::Began),
+            (true, false) => Some(Trouble::Ended),
+            _ => None,
+        }
     }
 
     /// Why the first of them could not.

@@ -13,7 +13,7 @@ pub enum Fault {
     Delay(Duration),
     /// It is never answered.
     Hang,
-    /// The connection ends before it is sent on.
+    /// The connection ends before it is sent on. An event is swallowed.
     Drop,
     /// It is refused with this code, and `Retry-After` in seconds.
     Refuse(u16, Option<u32>),
@@ -33,13 +33,18 @@ pub enum Fault {
     Expire,
 }
 
+/// The verb of an event of a watch, which RBAC has no name for.
+pub(super) const EVENT: &str = "event";
+
 /// Which requests, and what is done to them.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// `patch`, `list`, `watch`, …; `write` is any that changes something, `*` is any.
+    /// `patch`, `list`, `watch`, …; `write` is any that changes something, `*` is any. `event` is an event of a watch.
     pub verb: &'static str,
     /// `nodes`, `daemonsets`, `acceleratorconfigs/status`, …; `*` is any.
     pub resource: &'static str,
+    /// The object's name; `*` is any.
+    pub name: &'static str,
     /// Requests of this kind that are left alone first.
     pub skip: usize,
     /// Requests that are hit then.
@@ -52,30 +57,38 @@ impl Rule {
     /// Every request of a kind, until the rule is taken away.
     #[must_use]
     pub const fn every(verb: &'static str, resource: &'static str, fault: Fault) -> Self {
-        Self { verb, resource, skip: 0, times: usize::MAX, fault }
+        Self { verb, resource, name: "*", skip: 0, times: usize::MAX, fault }
     }
 
     /// The n-th request of a kind from now, counted from 1.
     #[must_use]
     pub const fn nth(n: usize, verb: &'static str, resource: &'static str, fault: Fault) -> Self {
-        Self { verb, resource, skip: n.saturating_sub(1), times: 1, fault }
+        Self { verb, resource, name: "*", skip: n.saturating_sub(1), times: 1, fault }
+    }
+
+    /// Only those about this object.
+    #[must_use]
+    pub const fn of(self, name: &'static str) -> Self {
+        Self { name, ..self }
     }
 
     pub(super) fn is_about(&self, seen: &Seen) -> bool {
         let verb = match self.verb {
-            "*" => true,
+            "*" => seen.verb != EVENT,
             "write" => seen.is_write(),
             verb => verb == seen.verb,
         };
-        verb && (self.resource == "*" || self.resource == seen.resource)
+        let is = |wanted: &str, found: &str| wanted == "*" || wanted == found;
+        verb && is(self.resource, &seen.resource) && is(self.name, &seen.name)
     }
 
+    /// Whether it ends, or silences, a watch that is open, whatever comes.
     pub(super) fn is_about_streams(&self) -> bool {
-        matches!(self.fault, Fault::Cut | Fault::Stall | Fault::Expire)
+        self.verb != EVENT && matches!(self.fault, Fault::Cut | Fault::Stall | Fault::Expire)
     }
 }
 
-/// A request that came by.
+/// A request that came by, or an event of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// As RBAC names it.
@@ -113,9 +126,14 @@ impl Seen {
         Self { verb, resource, name }
     }
 
+    /// An event of this watch.
+    pub(super) fn event(&self, name: &str) -> Self {
+        Self { verb: EVENT, resource: self.resource.clone(), name: name.to_owned() }
+    }
+
     /// Whether it changes the cluster. Leases and events are talk.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        !matches!(self.verb, "get" | "list" | "watch") && !matches!(self.resource.as_str(), "leases" | "events")
+        !matches!(self.verb, "get" | "list" | "watch" | EVENT) && !matches!(self.resource.as_str(), "leases" | "events")
     }
 }

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use kube::Client;
 use kube::client::Body;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -164,6 +164,7 @@ impl Shared {
         let (mut send, receive) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut chunks = body.into_data_stream();
+            let mut lines = Lines::default();
             let mut look = tokio::time::interval(LOOK);
             loop {
                 let fits = |rule: &Rule| rule.is_about_streams() && rule.is_about(&seen);
@@ -188,8 +189,16 @@ impl Shared {
                             if stalls() {
                                 return Self::stall(send).await;
                             }
-                            if send.send(Ok(Frame::data(chunk))).await.is_err() {
-                                return;
+                            for line in lines.take(&chunk) {
+                                match self.judge(&seen, &line).await {
+                                    None => {}
+                                    Some(Fault::Drop) => continue,
+                                    Some(Fault::Stall) => return Self::stall(send).await,
+                                    Some(_) => return,
+                                }
+                                if send.send(Ok(Frame::data(line))).await.is_err() {
+                                    return;
+                                }
                             }
                         }
                         _ => return,
@@ -199,6 +208,26 @@ impl Shared {
             }
         });
         StreamBody::new(receive).boxed_unsync()
+    }
+
+    /// What is to be done to an event of a watch, once a delay or a signal has been seen to.
+    async fn judge(&self, seen: &Seen, line: &Bytes) -> Option<Fault> {
+        let event: Value = serde_json::from_slice(line).unwrap_or_default();
+        let event = seen.event(event["object"]["metadata"]["name"].as_str().unwrap_or_default());
+        let fault = self.take(|rule| rule.is_about(&event));
+        self.note(&event, fault.as_ref());
+        match fault? {
+            Fault::Delay(time) => {
+                tokio::time::sleep(time).await;
+                None
+            }
+            Fault::SignalBeforeAnswer(signal) => {
+                self.is_doomed.store(true, Ordering::SeqCst);
+                self.signal(signal);
+                Some(Fault::Cut)
+            }
+            fault => Some(fault),
+        }
     }
 
     /// A connection that is dead without a word, whatever becomes of the rule: until the client gives it up.
@@ -233,6 +262,19 @@ impl Shared {
             let _ = write!(line, " ! {fault:?}");
         }
         let _ = std::io::Write::write_all(&mut *lock(&self.log), (line + "\n").as_bytes());
+    }
+}
+
+/// Whole lines of a stream: a watch has an event in each.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, chunk: &[u8]) -> Vec<Bytes> {
+        self.0.extend_from_slice(chunk);
+        let end = self.0.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.0.drain(..end).collect();
+        whole.split_inclusive(|byte| *byte == b'\n').map(Bytes::copy_from_slice).collect()
     }
 }
 

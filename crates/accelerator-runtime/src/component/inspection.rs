@@ -13,7 +13,7 @@ use kube::{Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use accelerator_process::chain;
 
@@ -50,11 +50,12 @@ pub(super) struct Inspection {
     /// When to look next, while there is something to look for.
     due: Option<Instant>,
     troubles: Vec<PodTrouble>,
+    is_failing: bool,
 }
 
 impl Inspection {
     pub(super) fn new(client: Client, namespace: &str, component: &'static Component) -> Self {
-        Self { client, namespace: namespace.into(), component, due: None, troubles: vec![] }
+        Self { client, namespace: namespace.into(), component, due: None, troubles: vec![], is_failing: false }
     }
 
     /// There is nothing to look at.
@@ -80,9 +81,16 @@ impl Inspection {
             return observation;
         }
         match self.look(live).await {
-            Ok(troubles) => self.troubles = troubles,
+            Ok(troubles) => {
+                self.troubles = troubles;
+                if std::mem::take(&mut self.is_failing) {
+                    info!("Pods and events can be looked at again");
+                }
+            }
             Err(error) => {
-                warn!(err = chain(&error), "Could not look at pods and events; is the right to list them missing?");
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    warn!(err = chain(&error), "Could not look at pods and events; trying again");
+                }
             }
         }
         self.due = Some(Instant::now() + LOOK_EVERY);
