@@ -26,8 +26,8 @@ const fn goal(figure: &'static str, words: &'static str, meets: fn(&Run, f64) ->
     Goal { figure, words, meets: Some(meets), why }
 }
 
-/// Why a ratio at a small number of nodes says little.
-const SHORT: &str = "it is over in a moment, of which the start is a large part";
+/// Why a ratio of two times may miss its goal although we send hardly anything.
+const SHORT: &str = "one run on a shared machine, and with few nodes the start is a large part of it: compare the requests, which are counted";
 
 const GOALS: [Goal; 14] = [
     goal("patches per node", "1", |_, value| value <= 1.0, "somebody else changed nodes meanwhile"),
