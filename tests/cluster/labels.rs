@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testbed::nodes::{DISCOVERED, npu_labels};
+use testbed::nodes::{DEPLOY_PREFIX, DISCOVERED, npu_labels};
 use testbed::{Access, Cluster, Wait, eventually};
 
 use crate::{CONTAINER, LABELER, VM};
@@ -35,7 +35,7 @@ async fn each_mode_has_exactly_its_labels_and_runs_exactly_its_components() -> a
     assert_eq!(cluster.pods().await.into_keys().collect::<Vec<_>>(), expected);
 
     let mut after = cluster.labels("c-0").await?;
-    after.retain(|key, _| !key.starts_with("rebellions.ai/npu.deploy."));
+    after.retain(|key, _| !key.starts_with(DEPLOY_PREFIX));
     assert_eq!(after, before, "nothing else on the node changed");
     let counts = cluster.config("default").await["status"]["nodes"].clone();
     assert_eq!(counts, json!({"container": 2, "vmPassthrough": 1, "withoutMode": 1, "invalidMode": 0, "skipped": 0}));

@@ -12,8 +12,19 @@ use kube::{Api, ResourceExt};
 use serde_json::Value;
 
 use crate::access::OPERANDS;
+use crate::nodes::DEPLOY_PREFIX;
 use crate::wait::{Wait, eventually};
 use crate::{Access, repository};
+
+fn find_condition<'a>(config: &'a Value, kind: &str) -> Option<&'a Value> {
+    config["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// A condition as `Status/Reason: message`.
+fn in_words(condition: &Value) -> String {
+    let text = |key: &str| condition[key].as_str().unwrap_or_default();
+    format!("{}/{}: {}", text("status"), text("reason"), text("message"))
+}
 
 impl Access {
     /// All labels of a node.
@@ -25,8 +36,7 @@ impl Access {
     /// The deploy labels of a node, as `component=value`, in order.
     pub async fn deploy_labels(&self, node: &str) -> Vec<String> {
         let labels = self.labels(node).await.unwrap_or_default();
-        let prefix = "rebellions.ai/npu.deploy.";
-        labels.iter().filter_map(|(key, value)| Some(format!("{}={value}", key.strip_prefix(prefix)?))).collect()
+        labels.iter().filter_map(|(key, value)| Some(format!("{}={value}", key.strip_prefix(DEPLOY_PREFIX)?))).collect()
     }
 
     /// Waits until a node has exactly these deploy labels, each `true`.
@@ -53,13 +63,7 @@ impl Access {
 
     /// A condition of an AcceleratorConfig as `Status/Reason: message`; empty when there is none.
     pub async fn condition(&self, config: &str, kind: &str) -> String {
-        let config = self.config(config).await;
-        let conditions = config["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let condition = conditions.iter().find(|condition| condition["type"] == kind);
-        let text = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-        condition.map_or_else(String::new, |condition| {
-            format!("{}/{}: {}", text(condition, "status"), text(condition, "reason"), text(condition, "message"))
-        })
+        find_condition(&self.config(config).await, kind).map(in_words).unwrap_or_default()
     }
 
     /// Waits until a condition begins with these words, such as `True/AllComponentsReady`. Returns all of it.
@@ -70,13 +74,15 @@ impl Access {
         .await
     }
 
-    /// Waits until the whole AcceleratorConfig is ready as it is now, and node-labeler has heard of every mode that nodes have now:
-    /// `Ready` cannot speak of a label of which the news has not arrived.
+    /// Waits until the whole AcceleratorConfig is ready as it is now, and node-labeler has heard of every mode that nodes
+    /// have now: `Ready` cannot speak of a label of which the news has not arrived.
     pub async fn expect_ready(&self, config: &str) {
         eventually(&format!("{config} to be ready"), async || {
             let nodes = self.all::<Node>().list_metadata(&ListParams::default()).await;
             let nodes = nodes.map(|list| list.items).unwrap_or_default();
-            let heard = self.config(config).await["status"]["nodes"].clone();
+            // Counts and Ready are written together.
+            let object = self.config(config).await;
+            let heard = &object["status"]["nodes"];
             let modes = [("container", "container"), ("vm-passthrough", "vmPassthrough")];
             let unheard = modes.iter().filter(|(mode, count)| {
                 let in_mode = nodes.iter().filter(|node| {
@@ -86,12 +92,10 @@ impl Access {
                 heard[count].as_u64().unwrap_or_default() < in_mode.count() as u64
             });
             let unheard: Vec<_> = unheard.map(|(mode, _)| *mode).collect();
-            let (object, ready) = (self.config(config).await, self.condition(config, "Ready").await);
-            let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-            let generation = object["metadata"]["generation"].as_i64();
-            let is_current = conditions
-                .filter(|condition| condition["type"] == "Ready")
-                .any(|condition| condition["observedGeneration"].as_i64() == generation);
+            let condition = find_condition(&object, "Ready");
+            let observed = condition.map(|condition| &condition["observedGeneration"]);
+            let is_current = observed == Some(&object["metadata"]["generation"]);
+            let ready = condition.map(in_words).unwrap_or_default();
             Wait::until((unheard, is_current, ready), |(unheard, is_current, ready)| {
                 unheard.is_empty() && *is_current && ready.starts_with("True/")
             })

@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 /// Node Feature Discovery's sign that there is an NPU.
 pub const DISCOVERED: &str = "feature.node.kubernetes.io/pci-1200_1eff.present";
 
+/// Every deploy label begins with this.
+pub const DEPLOY_PREFIX: &str = "rebellions.ai/npu.deploy.";
+
 /// Requests under way at once: more gains nothing on two cores.
 pub const IN_FLIGHT: usize = 16;
 

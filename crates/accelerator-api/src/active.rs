@@ -15,6 +15,11 @@ pub fn active<'a>(objects: impl IntoIterator<Item = &'a ObjectMeta>) -> Option<u
         .map(|(index, _)| index)
 }
 
+/// Indices of so many objects, the one that counts first: what has to be done about it is not kept waiting by the others.
+pub fn active_first(count: usize, active: Option<usize>) -> impl Iterator<Item = usize> {
+    active.into_iter().chain((0..count).filter(move |index| active != Some(*index)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ mod status;
 mod text;
 mod toleration;
 
-pub use active::active;
+pub use active::{active, active_first};
 pub use config::{
     AcceleratorConfig, AcceleratorConfigSpec, ComponentSpec, DaemonSets, EnvVar, Providers, Rebellions, UpdateStrategy,
     WorkloadDefaults,

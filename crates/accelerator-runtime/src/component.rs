@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use accelerator_api::contract::Component;
-use accelerator_api::{ObservedConfig, Reason};
+use accelerator_api::{ObservedConfig, Reason, active_first};
 use accelerator_operand::{Operand, Outcome, Plan, Report, Surroundings, Template, Write, plan, report};
 use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
@@ -194,9 +194,7 @@ impl Controller {
         active: Option<usize>,
         runtime: &Runtime,
     ) -> Option<Instant> {
-        // The one that counts first: no trouble with another keeps it from being told.
-        let others = (0..configs.len()).filter(|index| active != Some(*index));
-        for index in active.into_iter().chain(others) {
+        for index in active_first(configs.len(), active) {
             let config = configs[index];
             let report = match (outcome, active == Some(index)) {
                 (None, true) => continue,

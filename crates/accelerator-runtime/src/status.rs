@@ -98,7 +98,14 @@ impl StatusWriter {
 
     /// There is nothing to write, perhaps because a write was carried out of which no answer came.
     pub fn up_to_date(&mut self) {
-        if self.backoff.is_failing() && !self.crd_too_old {
+        // That what an old CRD refuses is not asked for at the moment does not end that trouble.
+        if !self.crd_too_old {
+            self.recovered();
+        }
+    }
+
+    fn recovered(&mut self) {
+        if std::mem::take(&mut self.crd_too_old) || self.backoff.is_failing() {
             info!("Status is up to date again");
             self.backoff.succeed();
         }
@@ -119,8 +126,7 @@ impl StatusWriter {
         self.written_at = Some(Instant::now());
         match answer {
             Ok(config) => {
-                self.crd_too_old = false;
-                self.up_to_date();
+                self.recovered();
                 Written::Yes(Box::new(config))
             }
             Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
@@ -129,7 +135,6 @@ impl StatusWriter {
                     self.tell_crd_too_old(config, &status.message);
                 }
                 self.crd_too_old = true;
-                self.backoff.fail(rand::random());
                 self.blocked_until = Instant::now() + CRD_TOO_OLD_RETRY;
                 Written::Later
             }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
-use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, condition_types};
+use accelerator_api::{
+    AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, active_first, condition_types,
+};
 use accelerator_operand::condition;
 use accelerator_runtime::{
     Announcement, Metrics, Mirror, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
@@ -194,9 +196,7 @@ impl Labeler {
         active: Option<usize>,
         runtime: &Runtime,
     ) -> Option<tokio::time::Instant> {
-        // The one that counts first: no trouble with another keeps Ready from being taken back.
-        let others = (0..configs.len()).filter(|index| active != Some(*index));
-        for index in active.into_iter().chain(others) {
+        for index in active_first(configs.len(), active) {
             let config = &configs[index];
             let counts = active == Some(index);
             let (nodes, conditions) = match active.map(|active| &configs[active]) {

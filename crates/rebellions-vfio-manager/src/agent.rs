@@ -289,10 +289,7 @@ impl Device {
                 1 => "somebody took it away".to_owned(),
                 times => format!("somebody took it away {times} times in a row; bound again in {} s", wait.as_secs()),
             };
-            let verdict = Verdict::new(State::Unbound, Reason::NotBound, message);
-            let mut report = DeviceReport::new(self.glance.address, self.glance.device, None, verdict);
-            report.driver.clone_from(&self.glance.driver);
-            self.report = Some(report);
+            self.report = Some(self.at_a_glance(Verdict::new(State::Unbound, Reason::NotBound, message)));
         } else if news_matter(self.state(), false) {
             self.due = self.due.min(now);
         }
@@ -316,14 +313,15 @@ impl Device {
         self.due.max(self.not_before)
     }
 
+    /// What to say of it without looking closer.
+    fn at_a_glance(&self, verdict: Verdict) -> DeviceReport {
+        let Glance { address, device, driver } = &self.glance;
+        DeviceReport { driver: driver.clone(), ..DeviceReport::new(*address, *device, None, verdict) }
+    }
+
     fn report(&self) -> Option<DeviceReport> {
         match &self.running {
-            Some((since, doing)) if since.elapsed() >= PATIENCE => {
-                let verdict = doing.stuck(since.elapsed());
-                let mut report = DeviceReport::new(self.glance.address, self.glance.device, None, verdict);
-                report.driver.clone_from(&self.glance.driver);
-                Some(report)
-            }
+            Some((since, doing)) if since.elapsed() >= PATIENCE => Some(self.at_a_glance(doing.stuck(since.elapsed()))),
             _ => self.report.clone(),
         }
     }

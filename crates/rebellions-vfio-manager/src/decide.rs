@@ -31,7 +31,8 @@ pub enum Decision {
 ///
 /// Three things hold whatever the facts are, and tests with random facts hold them to it: a driver loses a device only
 /// right after somebody looked and found it free; a device that is left to the host keeps no reservation of ours, as far as
-/// the kernel lets us take it back and nobody is taking it from a virtual machine; and a step is never asked for that would change nothing.
+/// the kernel lets us take it back and nobody is taking it from a virtual machine; and a step is never asked for that would
+/// change nothing.
 #[must_use]
 pub fn decide(goal: Goal, npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     match goal {

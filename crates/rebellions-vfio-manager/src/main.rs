@@ -47,9 +47,9 @@ fn explain(error: &clap::Error) -> ! {
 fn carry_out(Options { command, common, log }: Options) -> anyhow::Result<Outcome> {
     log.init("hyper=warn")?;
     match command {
-        Command::Run { admin_address } => run(&common, admin_address).map(|()| Outcome::Done),
+        Command::Run(admin) => run(&common, admin.admin_address).map(|()| Outcome::Done),
         Command::Status { json } => commands::status(&common, json),
-        Command::Check { json, agent, admin_address } => commands::check(&common, json, agent.then_some(admin_address)),
+        Command::Check { json, agent, admin } => commands::check(&common, json, agent.then_some(admin.admin_address)),
         Command::Bind(how) => commands::once(&common, Goal::Bind, how),
         Command::GiveBack(how) => commands::once(&common, Goal::GiveBack, how),
     }

@@ -40,11 +40,7 @@ const EXIT_CODES: &str = "Exit codes: 0 all NPUs are as they should be; 1 someth
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Keep every NPU on vfio-pci, until told to stop: what the pod runs. Devices then stay as they are
-    Run {
-        /// Address that /livez, /readyz and /metrics are served on; port 0 picks a free one and logs it
-        #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
-        admin_address: SocketAddr,
-    },
+    Run(Admin),
     /// Show where every NPU stands, and why
     Status {
         /// As JSON
@@ -66,9 +62,17 @@ pub enum Command {
         agent: bool,
 
         /// Where the agent listens
-        #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
-        admin_address: SocketAddr,
+        #[command(flatten)]
+        admin: Admin,
     },
+}
+
+/// Where the agent listens.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Admin {
+    /// Address that the agent serves /livez, /readyz and /metrics on; port 0 picks a free one and logs it
+    #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    pub admin_address: SocketAddr,
 }
 
 /// How to act once.

@@ -6,9 +6,10 @@ mod stage;
 mod story;
 mod view;
 
+use accelerator_process::Signals;
 use clap::Parser;
 use testbed::say;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::screen::Screen;
 use crate::stage::Stage;
@@ -41,7 +42,14 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let nodes = usize::try_from(options.nodes)?;
     let mut screen = Screen::new();
-    let interrupt = interrupted();
+    let (mut signals, mut hang_up) = (Signals::listen()?, signal(SignalKind::hangup())?);
+    // Ctrl-C, SIGTERM, or a terminal that is closed.
+    let interrupt = async {
+        tokio::select! {
+            _ = signals.next() => {}
+            _ = hang_up.recv() => {}
+        }
+    };
     tokio::pin!(interrupt);
 
     let opening = async {
@@ -72,19 +80,4 @@ async fn main() -> anyhow::Result<()> {
     }
     let closed = stage.close().await;
     told.and(closed)
-}
-
-/// Returns when somebody wants it to end: Ctrl-C, SIGTERM, or a terminal that is closed.
-async fn interrupted() {
-    let listen = |kind| signal(kind).ok();
-    let (mut terminate, mut hang_up) = (listen(SignalKind::terminate()), listen(SignalKind::hangup()));
-    let next = async |signal: &mut Option<Signal>| match signal {
-        Some(signal) => signal.recv().await,
-        None => std::future::pending().await,
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = next(&mut terminate) => {}
-        _ = next(&mut hang_up) => {}
-    }
 }

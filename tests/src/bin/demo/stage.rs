@@ -3,12 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use accelerator_api::contract::WORKLOAD_CONFIG_LABEL;
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
+use node_labeler::view::{NodeView, WorkloadLabel};
 use serde_json::Value;
 use testbed::access::client_for;
 use testbed::controller::NAMESPACE;
@@ -165,11 +165,10 @@ fn is_demo(node: &impl ResourceExt) -> bool {
 
 /// Whether a controller of ours might do something to the node.
 fn is_about_npus(node: &impl ResourceExt) -> bool {
-    node.labels().keys().any(|key| {
-        key == WORKLOAD_CONFIG_LABEL
-            || key.starts_with("rebellions.ai/npu.deploy.")
-            || key.starts_with("feature.node.kubernetes.io/pci-") && key.contains("1eff")
-    })
+    let view = NodeView::of(node.meta());
+    view.has_npu
+        || view.workload != WorkloadLabel::Absent
+        || node.labels().keys().any(|key| key.starts_with(nodes::DEPLOY_PREFIX))
 }
 
 /// The cluster of the current context, with its kubeconfig reduced to that.
