@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod control_plane;
 pub mod controller;
+pub mod debian;
 mod expect;
 pub mod generate;
 pub mod install;

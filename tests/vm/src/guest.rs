@@ -38,8 +38,7 @@ pub fn run(
     let folder = &folder.join(scenario.name);
     std::fs::create_dir_all(folder)?;
     let (serial, monitor) = (folder.join("console"), folder.join("monitor"));
-    let mut emulator = fetched.command("usr/bin/qemu-system-x86_64");
-    emulator.arg("-L").arg(fetched.path("usr/share/qemu")).arg("-L").arg(fetched.path("usr/share/seabios"));
+    let mut emulator = fetched.emulator();
     let kernel = format!("console=ttyS0 quiet panic=-1 {} scenario={}", scenario.kernel, scenario.name);
     emulator.args([
         "-accel",
