@@ -13,6 +13,7 @@ use rcgen::{
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
 /// An authority that issues certificates.
+#[derive(Debug)]
 pub struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -56,8 +57,13 @@ impl Authority {
 
     /// A certificate for a client with every right.
     pub fn administrator(&self, name: &str) -> anyhow::Result<Identity> {
+        self.client(name, "system:masters")
+    }
+
+    /// A certificate for a client of this name in this group.
+    pub fn client(&self, name: &str, group: &str) -> anyhow::Result<Identity> {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        params.distinguished_name.push(DnType::OrganizationName, group);
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(&params)

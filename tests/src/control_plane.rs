@@ -26,7 +26,13 @@ pub enum Profile {
     Functional,
     /// No leases and no taints by condition, so that thousands of nodes leave the machine to what is measured.
     Scale,
+    /// As functional, and real nodes can join: the API server listens on every address of this machine, is reached by
+    /// their pods at [`HOST`], and asks kubelets for logs. kwok keeps to the nodes that are marked as [`PLAYED`].
+    RealNodes,
 }
+
+/// The address under which real nodes and their pods reach this machine. Each has a link of its own to it.
+pub const HOST: &str = "10.77.0.1";
 
 /// A control plane. Dropping it ends it and removes everything of it.
 #[derive(Debug)]
@@ -35,6 +41,9 @@ pub struct ControlPlane {
     pub entry: Value,
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
+    /// Port of the API server.
+    pub port: u16,
+    authority: Authority,
     processes: Vec<(&'static str, Process)>,
     folder: Folder,
 }
@@ -74,7 +83,8 @@ impl ControlPlane {
         std::fs::write(at("scheduler.yaml"), scheduler_config(&at("scheduler.kubeconfig"))?)?;
         std::fs::write(at("kwok.yaml"), serde_json::to_vec(&kwok_options(profile))?)?;
 
-        let mut this = Self { entry, kubeconfig: at("admin.kubeconfig"), processes: vec![], folder };
+        let kubeconfig = at("admin.kubeconfig");
+        let mut this = Self { entry, kubeconfig, port: apiserver, authority, processes: vec![], folder };
         this.run("etcd", &etcd_arguments(this.path(), etcd, peer))?;
         this.run("kube-apiserver", &apiserver_arguments(this.path(), profile, apiserver, etcd))?;
         this.wait_until_ready()?;
@@ -88,6 +98,11 @@ impl ControlPlane {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Writes `NAME.crt` and `NAME.key` of a client that the API server knows as `user`, a member of `group`.
+    pub fn issue(&self, folder: &Path, name: &str, user: &str, group: &str) -> anyhow::Result<()> {
+        Ok(self.authority.client(user, group)?.write(folder, name)?)
     }
 
     /// The audit log: one JSON object a line.
@@ -174,10 +189,7 @@ fn apiserver_arguments(folder: &Path, profile: Profile, port: u16, etcd: u16) ->
     let at = |name: &str| folder.join(name).display().to_string();
     let mut arguments = flags([
         ("etcd-servers", &format!("http://127.0.0.1:{etcd}")),
-        ("bind-address", "127.0.0.1"),
         ("secure-port", &port.to_string()),
-        ("advertise-address", "127.0.0.1"),
-        ("endpoint-reconciler-type", "none"),
         ("tls-cert-file", &at("apiserver.crt")),
         ("tls-private-key-file", &at("apiserver.key")),
         ("client-ca-file", &at("ca.crt")),
@@ -192,6 +204,23 @@ fn apiserver_arguments(folder: &Path, profile: Profile, port: u16, etcd: u16) ->
         ("audit-log-path", &at("audit.json")),
         ("audit-log-maxsize", "4000"),
     ]);
+    match profile {
+        Profile::RealNodes => arguments.extend(flags([
+            ("bind-address", "0.0.0.0"),
+            ("advertise-address", HOST),
+            // The Service `kubernetes` gets a real endpoint.
+            ("endpoint-reconciler-type", "lease"),
+            ("enable-admission-plugins", "NodeRestriction"),
+            ("kubelet-client-certificate", &at("admin.crt")),
+            ("kubelet-client-key", &at("admin.key")),
+            ("kubelet-preferred-address-types", "InternalIP"),
+        ])),
+        Profile::Functional | Profile::Scale => arguments.extend(flags([
+            ("bind-address", "127.0.0.1"),
+            ("advertise-address", "127.0.0.1"),
+            ("endpoint-reconciler-type", "none"),
+        ])),
+    }
     if profile == Profile::Scale {
         // Nobody is there to take the taint away again.
         arguments.push("--disable-admission-plugins=TaintNodesByCondition".into());
@@ -214,7 +243,7 @@ fn controller_manager_arguments(folder: &Path, profile: Profile) -> Vec<String> 
         "serviceaccount-controller",
         "serviceaccount-token-controller",
     ];
-    if profile == Profile::Functional {
+    if profile != Profile::Scale {
         controllers.extend(["node-lifecycle-controller", "taint-eviction-controller"]);
     }
     let kubeconfig = at("controller-manager.kubeconfig");
@@ -264,21 +293,18 @@ pub const PLAYED: (&str, &str) = ("kwok.x-k8s.io/node", "fake");
 pub fn start_kwok(kubeconfig: &Path, folder: &Path) -> anyhow::Result<Process> {
     std::fs::copy(kubeconfig, folder.join("kwok.kubeconfig"))?;
     std::fs::write(folder.join("stages.yaml"), STAGES)?;
-    let mut config = kwok_options(Profile::Functional);
-    config["options"]["manageAllNodes"] = false.into();
-    config["options"]["manageNodesWithAnnotationSelector"] = format!("{}={}", PLAYED.0, PLAYED.1).into();
-    std::fs::write(folder.join("kwok.yaml"), serde_json::to_vec(&config)?)?;
+    std::fs::write(folder.join("kwok.yaml"), serde_json::to_vec(&kwok_options(Profile::RealNodes))?)?;
     let mut command = Command::new(control_plane_binary("kwok")?);
     Process::start(command.args(kwok_arguments(folder)).current_dir(folder), &folder.join("kwok.log"))
 }
 
 fn kwok_options(profile: Profile) -> Value {
-    json!({
+    let mut config = json!({
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokConfiguration",
         "options": {
             "manageAllNodes": true,
-            "nodeLeaseDurationSeconds": if profile == Profile::Functional { 40 } else { 0 },
+            "nodeLeaseDurationSeconds": if profile == Profile::Scale { 0 } else { 40 },
             "podPlayStageParallelism": 16,
             "nodePlayStageParallelism": 16,
             // Even without leases kwok ends when this is 0.
@@ -286,5 +312,10 @@ fn kwok_options(profile: Profile) -> Value {
             "podsOnNodeSyncParallelism": 4,
             "enableDebuggingHandlers": false,
         },
-    })
+    });
+    if profile == Profile::RealNodes {
+        config["options"]["manageAllNodes"] = false.into();
+        config["options"]["manageNodesWithAnnotationSelector"] = format!("{}={}", PLAYED.0, PLAYED.1).into();
+    }
+    config
 }

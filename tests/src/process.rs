@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::programs;
+use crate::{control_group, programs};
 
 /// A process of ours. Dropping it kills it.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Folder {
 }
 
 /// Tells the reaper, starting it first if need be.
-fn tell_reaper(line: &str) -> anyhow::Result<()> {
+pub(crate) fn tell_reaper(line: &str) -> anyhow::Result<()> {
     static REAPER: Mutex<Option<ChildStdin>> = Mutex::new(None);
     let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
     if reaper.is_none() {
@@ -118,20 +118,25 @@ fn tell_reaper(line: &str) -> anyhow::Result<()> {
 }
 
 /// The reaper's `main`: remembers what it is told until its standard input closes, then kills and removes all of it.
-/// Lines: `+PID`, `-PID`, and a folder's absolute path.
+/// Lines: `+PID`, `-PID`, `=` and a control group's absolute path, and a folder's absolute path.
 pub fn watch_stdin_and_reap() {
     let mut pids = BTreeSet::new();
     let mut folders = BTreeSet::new();
+    let mut groups = BTreeSet::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.split_at_checked(1) {
             Some(("+", pid)) => drop(pid.parse::<i32>().map(|pid| pids.insert(pid))),
             Some(("-", pid)) => drop(pid.parse::<i32>().map(|pid| pids.remove(&pid))),
+            Some(("=", group)) => drop(groups.insert(group.to_owned())),
             Some(("/", _)) => drop(folders.insert(line)),
             _ => {}
         }
     }
     for pid in pids.into_iter().filter_map(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
+    }
+    for group in groups {
+        control_group::remove(Path::new(&group));
     }
     for folder in folders {
         let _ = std::fs::remove_dir_all(folder);

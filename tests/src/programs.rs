@@ -1,10 +1,11 @@
 //! The programs that the test bed runs: those of a control plane, built once from their Go modules and kept, and ours.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, create_dir_all, rename};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
@@ -160,35 +161,52 @@ pub fn cache(name: &str) -> anyhow::Result<PathBuf> {
     Ok(cache.join("accelerator-operator").join(name))
 }
 
-/// The path of a program of this workspace, built like the one that asks: the six controllers and the test bed's own.
-/// Cargo builds only the binaries of a test's own package, so the others are built here, which is quick when they are.
+/// The path of a program of this workspace, built like the one that asks. Cargo builds only the binaries of a test's own
+/// package, so the others are built here, which is quick when they are: the controllers and the reaper at once, others when
+/// they are asked for.
 pub fn own_binary(name: &str) -> anyhow::Result<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| build_own().map_err(|error| format!("{error:#}")));
+    static BUILT: Mutex<BTreeMap<String, Result<PathBuf, String>>> = Mutex::new(BTreeMap::new());
+    let common: Vec<_> = repository::programs().chain(["reaper"]).collect();
+    let group = if common.contains(&name) { common } else { vec![name] };
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder =
+        built.entry(group[0].into()).or_insert_with(|| build_own(&group).map_err(|error| format!("{error:#}")));
     folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-fn build_own() -> anyhow::Result<PathBuf> {
+fn build_own(names: &[&str]) -> anyhow::Result<PathBuf> {
     let (target, profile) = where_we_are()?;
     let mut build = cargo();
     build.args(["build", "--locked", "--workspace", "--target-dir"]).arg(&target);
-    build.args(repository::programs().chain(["reaper"]).flat_map(|name| ["--bin", name]));
+    build.args(names.iter().flat_map(|name| ["--bin", name]));
     build.args(["--profile", if profile == "debug" { "dev" } else { &profile }]);
-    ensure!(build.status().context("could not run cargo")?.success(), "could not build the controllers; see above");
+    ensure!(
+        build.status().context("could not run cargo")?.success(),
+        "could not build {}; see above",
+        names.join(", ")
+    );
     Ok(target.join(profile))
 }
 
 /// The path of a program as it is shipped: optimised and static, as the Containerfile builds it.
 pub fn shipped_binary(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(shipped_binaries(&[name])?.join(name))
+}
+
+/// The folder of programs as they are shipped.
+pub fn shipped_binaries(names: &[&str]) -> anyhow::Result<PathBuf> {
     let (target, _) = where_we_are()?;
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut build = cargo();
-    build
-        .args(["build", "--quiet", "--locked", "--release", "--bin", name, "--target", &triple, "--target-dir"])
-        .arg(&target);
+    build.args(["build", "--quiet", "--locked", "--release", "--target", &triple, "--target-dir"]).arg(&target);
+    build.args(names.iter().flat_map(|name| ["--bin", name]));
     build.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    ensure!(build.status().context("could not run cargo")?.success(), "could not build {name}; see above");
-    Ok(target.join(triple).join("release").join(name))
+    ensure!(
+        build.status().context("could not run cargo")?.success(),
+        "could not build {}; see above",
+        names.join(", ")
+    );
+    Ok(target.join(triple).join("release"))
 }
 
 /// Cargo's target folder and the name of the profile that we were built with.

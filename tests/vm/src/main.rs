@@ -48,7 +48,12 @@ fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(SKIPPED));
         }
     };
-    say(format!("{} and Linux {} are there after {} s.", fetched.emulator_version(), fetched.release, begun.elapsed().as_secs()));
+    say(format!(
+        "{} and Linux {} are there after {} s.",
+        fetched.emulator_version(),
+        fetched.release,
+        begun.elapsed().as_secs()
+    ));
     let folder = Folder::new()?;
     let image = image(&fetched, folder.path())?;
     say(format!("Programs and initial RAM disk are there after {} s.", begun.elapsed().as_secs()));

@@ -1,0 +1,113 @@
+//! The images that an installation pulls: ours from the static release programs, the vendor's played by one stand-in. Which
+//! there are, and what is started in them, is read off the manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Container, Probe};
+use serde_json::Value;
+use testbed::programs::{shipped_binaries, shipped_binary};
+use testbed::repository::{self, operands};
+use testbed::{install, say};
+
+use crate::oci::{self, Image};
+
+/// What holds a pod's namespaces.
+pub const PAUSE: &str = "localhost/pause:1";
+
+/// The program that is both the vendor's and what holds a pod.
+const STAND_IN: &str = "stand-in";
+
+/// User and group of our controllers' images, as the Containerfile has them.
+const USER: &str = "65532:65532";
+
+/// Archives of every image that `deploy/overlays/default` and the operands' default manifests name.
+pub fn archives(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let programs = Programs::build()?;
+    let (ours, others): (Vec<_>, Vec<_>) =
+        wanted()?.into_iter().map(|(name, paths)| programs.image(&name, paths)).partition(|image| image.user.is_some());
+    let pause = programs.image(PAUSE, ["/pause".to_owned()].into());
+    let (product, vendor) = (folder.join("product.tar"), folder.join("vendor.tar"));
+    oci::write(&product, &ours)?;
+    oci::write(&vendor, &[others, vec![pause]].concat())?;
+    Ok(vec![product, vendor])
+}
+
+/// An archive of one of our images under another tag.
+pub fn retagged(folder: &Path, program: &str, tag: &str) -> anyhow::Result<PathBuf> {
+    let images = wanted()?;
+    let name = images.keys().find(|name| program_of(name) == program).context("no image of this program")?;
+    let (name, _) = name.rsplit_once(':').context("an image without a tag")?;
+    let image = Programs::build()?.image(&format!("{name}:{tag}"), BTreeSet::new());
+    let archive = folder.join(format!("{program}-{tag}.tar"));
+    oci::write(&archive, &[image])?;
+    Ok(archive)
+}
+
+/// Static programs, built.
+struct Programs(PathBuf);
+
+impl Programs {
+    fn build() -> anyhow::Result<Self> {
+        say("Building the programs as they are shipped; the first time takes about 5 min on two cores ...");
+        let folder = shipped_binaries(&our_programs().collect::<Vec<_>>())?;
+        // By itself: built together, what it needs of shared libraries would become part of ours.
+        shipped_binary(STAND_IN)?;
+        Ok(Self(folder))
+    }
+
+    /// An image by its name: ours if the name says so, a stand-in otherwise.
+    fn image(&self, name: &str, paths: BTreeSet<String>) -> Image {
+        let program = program_of(name);
+        if our_programs().any(|one| one == program) {
+            let paths = vec!["/program".into()];
+            return Image { name: name.into(), program: self.0.join(program), paths, user: Some(USER) };
+        }
+        // What the image itself would start, if no command is given.
+        let own = if paths.is_empty() { vec![format!("/{program}")] } else { vec![] };
+        let paths = own.into_iter().chain(paths).collect();
+        Image { name: name.into(), program: self.0.join(STAND_IN), paths, user: None }
+    }
+}
+
+/// Every program of ours that runs in a container.
+fn our_programs() -> impl Iterator<Item = &'static str> {
+    repository::programs().chain(["rebellions-vfio-manager"])
+}
+
+/// `ghcr.io/petasus-ai/node-labeler:v0.1.0` is `node-labeler`.
+fn program_of(image: &str) -> &str {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.split([':', '@']).next().unwrap_or_default()
+}
+
+/// Images, each with the absolute paths of what is started in it.
+fn wanted() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut wanted = BTreeMap::<String, BTreeSet<String>>::new();
+    for object in install::render("overlays/default")?.iter().filter(|object| install::is_deployment(object)) {
+        let image = object.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
+        wanted.entry(image.context("a Deployment without an image")?.into()).or_default();
+    }
+    for operand in operands() {
+        let value: Value = serde_saphyr::from_str(operand.manifest)?;
+        let daemon_set: DaemonSet = serde_json::from_value(value)?;
+        let pod = daemon_set.spec.and_then(|spec| spec.template.spec).context("a DaemonSet without pods")?;
+        for container in pod.init_containers.iter().flatten().chain(&pod.containers) {
+            let image = container.image.clone().context("a container without an image")?;
+            wanted.entry(image).or_default().extend(started(container));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Absolute paths of what is started in a container, by itself and by its probes. A name without a folder is looked for in
+/// the image's PATH.
+fn started(container: &Container) -> BTreeSet<String> {
+    let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+    let exec = |probe: &Probe| probe.exec.as_ref().and_then(|exec| exec.command.clone());
+    let commands = probes.into_iter().flatten().filter_map(exec).chain(container.command.clone());
+    let first = commands.filter_map(|command| command.first().cloned());
+    first.map(|name| if name.starts_with('/') { name } else { format!("/usr/bin/{name}") }).collect()
+}
