@@ -46,9 +46,9 @@ fn rights(objects: &[Value], account: &str) -> Vec<String> {
 #[test]
 fn the_table_of_rights_is_exactly_this() -> anyhow::Result<()> {
     let objects = install::render("overlays/default")?;
-    let accounts = programs().chain(["rebellions-driver-operand"]);
-    let lines = accounts.flat_map(|account| {
-        let rights = rights(&objects, account).into_iter().map(|right| format!("  {right}\n"));
+    let operands = operands().map(|operand| format!("{}-operand", operand.component.operand));
+    let lines = programs().map(str::to_owned).chain(operands).flat_map(|account| {
+        let rights = rights(&objects, &account).into_iter().map(|right| format!("  {right}\n"));
         std::iter::once(format!("{account}\n")).chain(rights)
     });
     let table: String = lines.collect();
@@ -56,7 +56,7 @@ fn the_table_of_rights_is_exactly_this() -> anyhow::Result<()> {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&golden, &table)?;
     }
-    assert_eq!(table, std::fs::read_to_string(&golden)?, "if this is meant: UPDATE_GOLDEN=1 cargo test");
+    assert_eq!(table, std::fs::read_to_string(&golden)?, "if this is meant: `just generate`");
     for forbidden in ["*", "secrets", "escalate", "bind", "impersonate", "configmaps"] {
         assert!(!table.contains(forbidden), "{forbidden}");
     }

@@ -1,6 +1,7 @@
 //! Nothing that an admin can write makes a controller panic, or makes it apply the same thing twice.
 
 use accelerator_api::ObservedConfig;
+use accelerator_api::contract::COMPONENTS;
 use accelerator_operand::{Surroundings, Write, plan};
 use serde_json::json;
 use testbed::access::OPERANDS;
@@ -9,7 +10,8 @@ use testbed::repository::operands;
 
 #[test]
 fn whatever_is_written_renders_and_is_covered_by_what_it_renders() {
-    let sections = ["workload", "daemonsets", "driver", "devicePlugin", "metricExporter", "nfd", "vfioManager"];
+    let components = COMPONENTS.map(|component| component.path.rsplit('.').next().unwrap_or_default());
+    let sections: Vec<_> = components.into_iter().chain(["workload", "daemonsets"]).collect();
     let templates = operands().map(|operand| operand.template().expect("a manifest"));
     let mut applied = 0;
     for seed in 0..400 {

@@ -9,6 +9,7 @@ mod goldens;
 mod layers;
 mod manifests;
 mod planning;
+mod real_node;
 mod reporting;
 mod trees;
 mod words;

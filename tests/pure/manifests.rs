@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use accelerator_api::contract::DEPLOY;
+use accelerator_api::contract::{self, DEPLOY};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 use testbed::access::OPERANDS;
-use testbed::repository::{assets, operands};
+use testbed::repository::{assets, operands, root};
 
 use crate::files::{read, yaml};
 
-fn each(mut check: impl FnMut(&str, &Value, &PodSpec)) {
+pub fn each(mut check: impl FnMut(&str, &Value, &PodSpec)) {
     for operand in operands() {
         let value = yaml(&assets(operand).join("daemonset.yaml"));
         let daemon_set: DaemonSet = serde_json::from_value(value.clone()).expect("a DaemonSet");
@@ -97,7 +97,6 @@ fn host_paths_are_known_ones() {
         "/lib/modules",
         "/proc",
         "/run/rbln/driver",
-        "/run/rbln/driver/usr/bin",
         "/run/rebellions",
         "/sys",
         "/sys/kernel/debug",
@@ -135,10 +134,11 @@ fn npus_are_given_back_by_the_agents_own_image() {
     };
     let mut seen = vec![];
     each(|name, value, _| seen.extend(agent(value).into_iter().map(|one| (name.to_owned(), one))));
-    let names: Vec<_> = seen.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["driver", "device-plugin", "vfio-manager"]);
-    let (_, manager) = &seen[2];
-    for (name, one) in &seen[..2] {
+    let (mut manager, others): (Vec<_>, Vec<_>) =
+        seen.into_iter().partition(|(name, _)| name == contract::VFIO_MANAGER.name);
+    let (_, manager) = manager.pop().expect("the agent");
+    assert!(!others.is_empty());
+    for (name, one) in &others {
         assert_eq!(one["args"], json!(["give-back", "--wait=60"]), "{name}");
         for key in ["image", "env", "securityContext"] {
             assert_eq!(one[key], manager[key], "{name}: {key}");
@@ -146,18 +146,27 @@ fn npus_are_given_back_by_the_agents_own_image() {
         let paths = |one: &Value| -> Vec<_> {
             one["volumeMounts"].as_array().expect("mounts").iter().map(|mount| mount["mountPath"].clone()).collect()
         };
-        let mut expected = paths(manager);
+        let mut expected = paths(&manager);
         expected.retain(|path| path != "/lib/modules");
         assert_eq!(paths(one), expected, "{name}");
     }
 }
 
+/// What a README says is pinned is what runs.
 #[test]
-fn each_has_a_readme() {
+fn each_has_a_readme_that_names_its_images() {
     for operand in operands() {
+        let name = operand.component.name;
         let text = read(&assets(operand).join("README.md"));
-        for heading in ["## What it runs", "## Stands alone", "## Limits"] {
-            assert!(text.contains(heading), "{}: README without {heading}", operand.component.name);
+        for heading in ["## What it runs", "## Available", "## Stands alone", "## Limits"] {
+            assert!(text.contains(heading), "{name}: README without {heading}");
         }
     }
+    each(|name, _, pod| {
+        let text = read(&root().join("assets/rebellions").join(name).join("README.md"));
+        for container in pod.containers.iter().chain(pod.init_containers.iter().flatten()) {
+            let image = container.image.as_deref().unwrap_or_default();
+            assert!(text.contains(&format!("`{image}`")), "{name}: README does not name {image}");
+        }
+    });
 }

@@ -47,7 +47,7 @@ fn what_is_applied_is_covered_and_not_applied_again() {
 fn a_field_of_ours_that_somebody_changed_is_applied_again_and_one_that_they_added_is_not() {
     let configs = [config("a", 1, &enabled())];
     let mut changed = live(&configs);
-    changed.spec.as_mut().expect("a spec").min_ready_seconds = Some(5);
+    changed.spec.as_mut().expect("a spec").revision_history_limit = Some(5);
     assert!(matches!(decide(&configs, Some(&changed)), Write::Nothing));
     changed.spec.as_mut().expect("a spec").selector.match_labels = None;
     assert!(matches!(decide(&configs, Some(&changed)), Write::Apply { .. }));

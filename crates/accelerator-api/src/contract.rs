@@ -3,7 +3,7 @@
 //! Source of the label keys and of the components per workload: the operator's documented contract
 //! (`docs/concepts.md`), which is that of its predecessor, petasus accelerator-operator.
 
-use crate::{ComponentSpec, Rebellions};
+use crate::{ComponentSpec, ContainerSpec, Rebellions};
 
 /// The admin's label that says what a node's NPUs are for. Values: [`Workload::as_str`].
 pub const WORKLOAD_CONFIG_LABEL: &str = "rebellions.ai/npu.workload.config";
@@ -68,6 +68,19 @@ pub struct Component {
     pub workloads: &'static [Workload],
     /// Its section of the spec; `None` when the admin did not write one.
     pub section: fn(&Rebellions) -> Option<&ComponentSpec>,
+    /// The containers of its pods beside the main one, which have settings of their own.
+    pub containers: &'static [Container],
+}
+
+/// A container of a component's pods beside the main one.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name in the default manifest.
+    pub name: &'static str,
+    /// Its settings; `None` when the admin did not write any.
+    pub section: fn(&Rebellions) -> Option<&ContainerSpec>,
+    /// The component whose image it runs when it has no image setting of its own.
+    pub image_of: Option<&'static Component>,
 }
 
 impl Component {
@@ -84,9 +97,18 @@ impl Component {
     }
 }
 
-/// A row: the component's name, how a condition type spells it, its field in the spec, and its modes.
+/// The first of some expressions.
+macro_rules! first {
+    ($first:expr $(, $rest:expr)?) => {
+        $first
+    };
+}
+
+/// A row: the component's name, how a condition type spells it, its field in the spec, its modes, and its further
+/// containers: name, field in the section, and the component whose image setting it takes.
 macro_rules! component {
-    ($name:literal, $pascal:literal, $field:ident, $key:literal, [$($workload:ident),+]) => {
+    ($name:literal, $pascal:literal, $field:ident, $key:literal, [$($workload:ident),+],
+     [$(($container:literal, $settings:ident $(, image of $image_of:ident)?)),*]) => {
         Component {
             name: $name,
             operand: concat!("rebellions-", $name),
@@ -95,25 +117,49 @@ macro_rules! component {
             condition_type: concat!("Rebellions", $pascal, "Ready"),
             path: concat!("spec.providers.rebellions.", $key),
             workloads: &[$(Workload::$workload),+],
-            section: |rebellions| rebellions.$field.as_ref(),
+            section: |rebellions| rebellions.$field.as_ref().map(AsRef::as_ref),
+            containers: &[$(Container {
+                name: $container,
+                section: |rebellions| rebellions.$field.as_ref()?.$settings.as_ref(),
+                image_of: first!($(Some(&$image_of),)? None),
+            }),*],
         }
     };
 }
 
 /// Kernel driver and user-mode libraries.
-pub static DRIVER: Component = component!("driver", "Driver", driver, "driver", [Container]);
+pub static DRIVER: Component = component!(
+    "driver",
+    "Driver",
+    driver,
+    "driver",
+    [Container],
+    [("give-back", give_back, image of VFIO_MANAGER), ("k8s-driver-manager", manager)]
+);
 /// Advertises NPUs to the kubelet.
-pub static DEVICE_PLUGIN: Component =
-    component!("device-plugin", "DevicePlugin", device_plugin, "devicePlugin", [Container]);
+pub static DEVICE_PLUGIN: Component = component!(
+    "device-plugin",
+    "DevicePlugin",
+    device_plugin,
+    "devicePlugin",
+    [Container],
+    [("give-back", give_back, image of VFIO_MANAGER)]
+);
 /// Serves NPU metrics to Prometheus.
-pub static METRIC_EXPORTER: Component =
-    component!("metric-exporter", "MetricExporter", metric_exporter, "metricExporter", [Container]);
+pub static METRIC_EXPORTER: Component = component!(
+    "metric-exporter",
+    "MetricExporter",
+    metric_exporter,
+    "metricExporter",
+    [Container],
+    [("rbln-daemon", daemon)]
+);
 /// Labels nodes with the properties of their NPUs.
 pub static NPU_FEATURE_DISCOVERY: Component =
-    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough]);
+    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough], []);
 /// Binds NPUs to vfio-pci, for virtual machines.
 pub static VFIO_MANAGER: Component =
-    component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough]);
+    component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough], []);
 
 /// Every component, in the order in which a node comes up.
 pub static COMPONENTS: [&Component; 5] =

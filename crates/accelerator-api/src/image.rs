@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::null::null_is_empty;
 
-/// Image of a component's main container. Each part that is absent or empty keeps its default.
+/// What a registry may look like: a host, with a port and a path if it has them, or nothing.
+pub(crate) const REGISTRY: &str =
+    r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$";
+
+/// Image of a container. Each part that is absent or empty keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, kube::KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.name) || !self.name.matches('[:][^/]*$|@') || !has(self.tag) || self.tag == ''")
@@ -14,9 +18,7 @@ pub struct Image {
     /// Registry host, with a port and a path if it has them: `registry.example.com:5000/mirror`.
     #[schemars(
         length(max = 255),
-        regex(
-            pattern = r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$"
-        )
+        regex(pattern = REGISTRY)
     )]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub registry: String,

@@ -2,9 +2,11 @@
 //! the table of components. Everything here is data and pure functions; nothing talks to a cluster.
 
 mod active;
+mod component;
 mod config;
 pub mod contract;
 mod crd;
+mod daemon_sets;
 mod image;
 mod null;
 mod observed;
@@ -15,11 +17,10 @@ mod text;
 mod toleration;
 
 pub use active::{active, active_first};
-pub use config::{
-    AcceleratorConfig, AcceleratorConfigSpec, ComponentSpec, DaemonSets, EnvVar, Providers, Rebellions, UpdateStrategy,
-    WorkloadDefaults,
-};
+pub use component::{ComponentSpec, ContainerSpec, DevicePluginSpec, DriverSpec, EnvVar, MetricExporterSpec};
+pub use config::{AcceleratorConfig, AcceleratorConfigSpec, Providers, Rebellions, WorkloadDefaults};
 pub use crd::{crd, crd_yaml};
+pub use daemon_sets::{DaemonSets, ImageSource, UpdateStrategy};
 pub use image::Image;
 pub use observed::ObservedConfig;
 pub use quantity::Quantity;

@@ -89,7 +89,7 @@ mod tests {
             "status": {"phase": "new", "components": [{"name": "n", "extra": 1}]},
         }));
         let rebellions = config.spec.expect("readable").providers.rebellions.expect("a section");
-        assert!(rebellions.driver.expect("a section").enabled);
+        assert!(rebellions.driver.expect("a section").component.enabled);
         assert_eq!(config.status.components[0].name, "n");
     }
 

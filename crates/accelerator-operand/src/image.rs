@@ -3,11 +3,15 @@
 use accelerator_api::Image;
 
 /// The reference to run: every part of `image` that is set replaces that part of `default`. A digest wins over any tag.
-/// A name that begins with a host stands for itself unless a registry is set as well.
-pub fn reference(default: &str, image: &Image) -> String {
+/// A name that begins with a host stands for itself unless a registry is set as well. `registry`, if not empty, takes the
+/// place of the default's host, and of nothing that `image` sets.
+pub fn reference(default: &str, registry: &str, image: Option<&Image>) -> String {
+    let nothing = Image::default();
+    let image = image.unwrap_or(&nothing);
     let default = Reference::parse(default);
     let given = Reference::parse(&image.name);
-    let host = [image.registry.as_str(), given.host, default.host].into_iter().find(|part| !part.is_empty());
+    let hosts = [image.registry.as_str(), given.host, registry, default.host];
+    let host = hosts.into_iter().find(|part| !part.is_empty());
     // A registry in front of a name with a host is a mirror that keeps the host as the first part of its path.
     let mirrored = if image.registry.is_empty() { "" } else { given.host };
     let path = if given.path.is_empty() { default.path } else { given.path };
@@ -61,7 +65,7 @@ mod tests {
             digest: digest.into(),
             ..Image::default()
         };
-        reference(DEFAULT, &image)
+        reference(DEFAULT, "", Some(&image))
     }
 
     #[test]
@@ -98,5 +102,21 @@ mod tests {
     fn a_tag_in_the_name_is_kept() {
         assert_eq!(image("", "redhat/ubi8:8.10", "", ""), "docker.io/redhat/ubi8:8.10");
         assert_eq!(image("", "ubi8:8.10@sha256:0f", "", ""), "docker.io/ubi8:8.10@sha256:0f");
+    }
+
+    #[test]
+    fn a_registry_for_all_replaces_the_defaults_host_and_nothing_that_is_set() {
+        let with = |registry: &str, name: &str| {
+            let image = Image { registry: registry.into(), name: name.into(), ..Image::default() };
+            reference(DEFAULT, "all.local:5000/hub", Some(&image))
+        };
+        assert_eq!(
+            reference(DEFAULT, "all.local:5000/hub", None),
+            "all.local:5000/hub/rebellions/k8s-device-plugin:v0.3.7"
+        );
+        assert_eq!(with("", ""), "all.local:5000/hub/rebellions/k8s-device-plugin:v0.3.7");
+        assert_eq!(with("", "mine/plugin"), "all.local:5000/hub/mine/plugin:v0.3.7");
+        assert_eq!(with("own.local", ""), "own.local/rebellions/k8s-device-plugin:v0.3.7");
+        assert_eq!(with("", "quay.io/a/b"), "quay.io/a/b:v0.3.7");
     }
 }

@@ -1,11 +1,13 @@
 //! Lays an admin's settings over a default manifest.
 
+use std::collections::BTreeMap;
+
 use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
-use accelerator_api::{ComponentSpec, DaemonSets, EnvVar, Rebellions};
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, RollingUpdateDaemonSet};
-use k8s_openapi::api::core::v1::{
-    self, Container, LocalObjectReference, PodSpec, PodTemplateSpec, ResourceRequirements,
+use accelerator_api::{
+    ComponentSpec, DaemonSets, EnvVar, Image, ImageSource, Quantity, Rebellions, ResourceRequirements, UpdateStrategy,
 };
+use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, RollingUpdateDaemonSet};
+use k8s_openapi::api::core::v1::{self, Container, LocalObjectReference, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use sha2::{Digest, Sha256};
 
@@ -37,6 +39,10 @@ impl Template {
         let spec = daemon_set.spec.as_ref().ok_or("it has no spec")?;
         let pod = spec.template.spec.as_ref().ok_or("its pods have no spec")?;
         pod.containers.first().ok_or("its pods have no container")?;
+        let further = all_containers(pod).skip(1).map(|container| container.name.as_str());
+        if !further.eq(operand.component.containers.iter().map(|row| row.name)) {
+            return Err("its containers are not those of the contract");
+        }
         Ok(Self { operand, daemon_set })
     }
 
@@ -50,12 +56,12 @@ impl Template {
     ///
     /// | setting | rule |
     /// |---|---|
-    /// | image | part by part: component, else default |
-    /// | resources, args | component as a whole, else default |
-    /// | env | merged by name, component wins |
+    /// | image | part by part: the container's, else that of the component it takes it from, else the registry for all, else default |
+    /// | resources, args | the container's as a whole, else default |
+    /// | env | merged by name, the container's wins |
     /// | labels, annotations | merged into the pods', settings win; what the selector names stays |
     /// | tolerations, image pull secrets | added to the default ones |
-    /// | priority class, max unavailable | settings, else default |
+    /// | priority class, update strategy, kubelet root | settings, else default |
     /// | everything else | the default alone |
     #[must_use]
     pub fn render(&self, rebellions: &Rebellions, section: &ComponentSpec, placement: &Placement) -> DaemonSet {
@@ -69,7 +75,7 @@ impl Template {
                 lay_common(spec, common);
             }
             if let Some(pod) = &mut spec.template.spec {
-                lay_component(pod, section);
+                lay_containers(pod, self.operand.component, rebellions, section);
             }
         }
         (self.operand.customize)(&mut daemon_set);
@@ -109,44 +115,128 @@ fn lay_common(spec: &mut DaemonSetSpec, common: &DaemonSets) {
         if pod.tolerations.as_ref().is_some_and(Vec::is_empty) {
             pod.tolerations = None;
         }
+        if !common.kubelet_root_dir.is_empty() {
+            lay_kubelet_root(pod.volumes.as_deref_mut().unwrap_or_default(), &common.kubelet_root_dir);
+        }
     }
-    let limit = common.update_strategy.as_ref().and_then(|strategy| strategy.max_unavailable.clone());
-    if let (Some(limit), Some(strategy)) = (limit, &mut spec.update_strategy)
-        && strategy.type_.as_deref() == Some("RollingUpdate")
-    {
-        strategy.rolling_update = Some(RollingUpdateDaemonSet { max_unavailable: Some(limit), max_surge: None });
+    if let Some(strategy) = &common.update_strategy {
+        lay_strategy(spec, strategy);
     }
 }
 
-fn lay_component(pod: &mut PodSpec, section: &ComponentSpec) {
-    if let Some(image) = &section.image {
-        for name in image.image_pull_secrets.iter().filter(|name| !name.is_empty()) {
-            push_new(pod.image_pull_secrets.get_or_insert_default(), LocalObjectReference { name: name.clone() });
-        }
+fn lay_strategy(spec: &mut DaemonSetSpec, common: &UpdateStrategy) {
+    if let Some(seconds) = common.min_ready_seconds {
+        // The API server stores no zero, and what it does not store must not be wanted.
+        spec.min_ready_seconds = Some(seconds).filter(|seconds| *seconds > 0);
     }
-    let Some(main) = pod.containers.first_mut() else { return };
-    if let Some(image) = &section.image {
-        main.image = main.image.as_deref().map(|default| image::reference(default, image));
-        if !image.image_pull_policy.is_empty() {
-            main.image_pull_policy = Some(image.image_pull_policy.clone());
-        }
-    }
-    if let Some(resources) = &section.resources
-        && !(resources.limits.is_empty() && resources.requests.is_empty())
+    if let (Some(limit), Some(strategy)) = (&common.max_unavailable, &mut spec.update_strategy)
+        && strategy.type_.as_deref() == Some("RollingUpdate")
     {
-        let quantities = |map: &std::collections::BTreeMap<String, accelerator_api::Quantity>| {
-            (!map.is_empty()).then(|| map.iter().map(|(key, quantity)| (key.clone(), quantity.into())).collect())
+        let max_unavailable = Some(limit.clone());
+        strategy.rolling_update = Some(RollingUpdateDaemonSet { max_unavailable, max_surge: None });
+    }
+}
+
+/// Where the default manifests expect the kubelet's files.
+const KUBELET_ROOT: &str = "/var/lib/kubelet";
+
+/// Takes the kubelet's files from another folder of the host. Programs find them where they expect them.
+fn lay_kubelet_root(volumes: &mut [Volume], root: &str) {
+    for host in volumes.iter_mut().filter_map(|volume| volume.host_path.as_mut()) {
+        if let Some(below) = host.path.strip_prefix(KUBELET_ROOT)
+            && (below.is_empty() || below.starts_with('/'))
+        {
+            host.path = format!("{root}{below}");
+        }
+    }
+}
+
+/// Settings of one container.
+#[derive(Clone, Copy, Default)]
+struct Settings<'a> {
+    image: Option<&'a Image>,
+    resources: Option<&'a ResourceRequirements>,
+    env: &'a [EnvVar],
+    args: &'a [String],
+}
+
+/// The settings of each container of a component's pods, with the container's name; none for the main one.
+fn settings<'a>(
+    component: &Component,
+    rebellions: &'a Rebellions,
+    section: &'a ComponentSpec,
+) -> Vec<(Option<&'static str>, Settings<'a>)> {
+    let main = Settings {
+        image: section.image.as_ref(),
+        resources: section.resources.as_ref(),
+        env: &section.env,
+        args: &section.args,
+    };
+    let further = component.containers.iter().map(|row| {
+        let own = (row.section)(rebellions);
+        let others = row.image_of.and_then(|other| (other.section)(rebellions)?.image.as_ref());
+        let settings = Settings {
+            image: own.and_then(|own| own.image.as_ref()).or(others),
+            resources: own.and_then(|own| own.resources.as_ref()),
+            env: own.map_or(&[], |own| &own.env),
+            args: &[],
         };
-        main.resources = Some(ResourceRequirements {
+        (Some(row.name), settings)
+    });
+    std::iter::once((None, main)).chain(further).collect()
+}
+
+fn lay_containers(pod: &mut PodSpec, component: &Component, rebellions: &Rebellions, section: &ComponentSpec) {
+    let nothing = ImageSource::default();
+    let source = rebellions.daemonsets.as_ref().and_then(|common| common.image.as_ref()).unwrap_or(&nothing);
+    let settings = settings(component, rebellions, section);
+    let images = settings.iter().filter_map(|(_, settings)| settings.image);
+    let secrets = images.flat_map(|image| &image.image_pull_secrets);
+    for name in source.image_pull_secrets.iter().chain(secrets).filter(|name| !name.is_empty()) {
+        push_new(pod.image_pull_secrets.get_or_insert_default(), LocalObjectReference { name: name.clone() });
+    }
+    for (name, settings) in settings {
+        let container = match name {
+            None => pod.containers.first_mut(),
+            Some(name) => {
+                let mut all = pod.containers.iter_mut().chain(pod.init_containers.iter_mut().flatten());
+                all.find(|container| container.name == name)
+            }
+        };
+        if let Some(container) = container {
+            lay_container(container, source, settings);
+        }
+    }
+}
+
+/// Every container, the main one first.
+fn all_containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
+    pod.containers.iter().chain(pod.init_containers.iter().flatten())
+}
+
+fn lay_container(container: &mut Container, source: &ImageSource, settings: Settings<'_>) {
+    container.image = container.image.as_deref().map(|it| image::reference(it, &source.registry, settings.image));
+    let policies = [settings.image.map(|image| &image.image_pull_policy), Some(&source.image_pull_policy)];
+    if let Some(policy) = policies.into_iter().flatten().find(|policy| !policy.is_empty()) {
+        container.image_pull_policy = Some(policy.clone());
+    }
+    if let Some(resources) = settings.resources.filter(|it| !(it.limits.is_empty() && it.requests.is_empty())) {
+        container.resources = Some(v1::ResourceRequirements {
             limits: quantities(&resources.limits),
             requests: quantities(&resources.requests),
-            ..ResourceRequirements::default()
+            ..v1::ResourceRequirements::default()
         });
     }
-    if !section.args.is_empty() {
-        main.args = Some(section.args.clone());
+    if !settings.args.is_empty() {
+        container.args = Some(settings.args.to_vec());
     }
-    merge_env(main, &section.env);
+    merge_env(container, settings.env);
+}
+
+fn quantities(
+    map: &BTreeMap<String, Quantity>,
+) -> Option<BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>> {
+    (!map.is_empty()).then(|| map.iter().map(|(key, quantity)| (key.clone(), quantity.into())).collect())
 }
 
 /// Adds variables; one with the name of a default takes its place, so that later ones may still refer to it.

@@ -102,8 +102,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     fn section() -> Rebellions {
-        let enabled = Some(ComponentSpec { enabled: true, ..ComponentSpec::default() });
-        Rebellions { driver: enabled.clone(), vfio_manager: enabled, ..Rebellions::default() }
+        let enabled = ComponentSpec { enabled: true, ..ComponentSpec::default() };
+        Rebellions { driver: Some(enabled.clone().into()), vfio_manager: Some(enabled), ..Rebellions::default() }
     }
 
     fn report(
