@@ -20,6 +20,7 @@ mod quiet;
 mod readiness;
 mod rights;
 mod schema;
+mod taken;
 mod transitions;
 
 /// The components of a node in mode `container`.

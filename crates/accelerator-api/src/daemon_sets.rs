@@ -24,6 +24,8 @@ pub struct DaemonSets {
     /// Annotations for the pods of every component.
     #[x_kube(validation = Rule::new("self.all(k, !format.qualifiedName().validate(k.lowerAscii()).hasValue())")
         .message("a key must be a qualified name, such as example.com/owner"))]
+    #[x_kube(validation = Rule::new("self.map(k, size(k) + size(self[k])).sum() <= 250000")
+        .message("must not have more than 250000 characters in all"))]
     #[schemars(extend("maxProperties" = 256))]
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

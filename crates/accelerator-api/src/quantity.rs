@@ -12,30 +12,55 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Quantity(pub String);
 
 impl Quantity {
-    /// The amount in billionths of the unit, the finest step that Kubernetes keeps, rounded up as Kubernetes does.
-    /// `None` when the text is no quantity, or its amount is beyond any that a node can have.
+    /// The amount in thousandths of the unit, the finest step that Kubernetes keeps of a container's resources, rounded up
+    /// and cut at the largest amount, as Kubernetes does. `None` when the text is no quantity.
     #[must_use]
-    pub fn nanos(&self) -> Option<i128> {
+    pub fn millis(&self) -> Option<i128> {
         let text = self.0.strip_prefix('+').unwrap_or(&self.0);
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(digits);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() {
+        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
             return None;
         }
-        let mantissa: i128 = format!("{whole}{fraction}").parse().ok()?;
         let (base, exponent) = scale(suffix)?;
-        // mantissa × base^exponent × 10^(9 − digits of the fraction)
-        let decimal = 9 - i32::try_from(fraction.len()).ok()?;
-        let (decimal, binary) = if base == 10 { (decimal + exponent, 0) } else { (decimal, exponent) };
-        let scaled = mantissa.checked_mul(2_i128.checked_pow(u32::try_from(binary).ok()?)?)?;
-        if let Ok(up) = u32::try_from(decimal) {
-            scaled.checked_mul(10_i128.checked_pow(up)?)
-        } else {
-            let down = 10_i128.checked_pow(decimal.unsigned_abs())?;
-            Some(scaled / down + i128::from(scaled % down != 0))
-        }
+        let amount = if base == 10 { decimal(whole, fraction, exponent) } else { binary(whole, fraction, exponent) };
+        Some(amount.map_or(MOST, |amount| amount.min(MOST)))
     }
+}
+
+/// The largest amount that Kubernetes keeps, in thousandths.
+const MOST: i128 = i64::MAX as i128 * 1000;
+
+/// Thousandths of a number times a power of ten, rounded up; `None` when it is beyond any.
+fn decimal(whole: &str, fraction: &str, exponent: i32) -> Option<i128> {
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_start_matches('0');
+    // How many of the digits are in front of the point, and three more for thousandths.
+    let zeros = i32::try_from(all.len() - digits.len()).ok()?;
+    let kept = i32::try_from(whole.len()).ok()? - zeros + exponent + 3;
+    if digits.is_empty() {
+        return Some(0);
+    }
+    // Everything is behind the last digit that counts, or there are more than an amount can have.
+    let Ok(kept) = usize::try_from(kept) else { return Some(1) };
+    if kept > 30 {
+        return None;
+    }
+    let (front, rest) = digits.split_at(kept.min(digits.len()));
+    let padded: i128 = format!("0{front}{}", "0".repeat(kept - front.len())).parse().ok()?;
+    Some(padded + i128::from(rest.bytes().any(|digit| digit != b'0')))
+}
+
+/// Thousandths of a number times a power of two, rounded up; `None` when it is beyond any.
+fn binary(whole: &str, fraction: &str, exponent: i32) -> Option<i128> {
+    let factor = 1000 * 2_i128.checked_pow(u32::try_from(exponent).ok()?)?;
+    let whole: i128 = format!("0{whole}").parse().ok()?;
+    // Fifteen digits behind the point are finer than a byte of the largest unit that an amount can have.
+    let fraction = &fraction[..fraction.len().min(15)];
+    let divisor = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
+    let part = format!("0{fraction}").parse::<i128>().ok()?.checked_mul(factor)?;
+    whole.checked_mul(factor)?.checked_add(part / divisor + i128::from(part % divisor != 0))
 }
 
 /// Base and exponent that a quantity's suffix stands for.
@@ -108,8 +133,8 @@ impl JsonSchema for Quantity {
 mod tests {
     use super::*;
 
-    fn nanos(text: &str) -> Option<i128> {
-        Quantity(text.into()).nanos()
+    fn millis(text: &str) -> Option<i128> {
+        Quantity(text.into()).millis()
     }
 
     #[test]
@@ -125,24 +150,35 @@ mod tests {
             ("2E3", "2000"),
             ("3E", "3e18"),
             ("+7", "7"),
-            ("1u", "1000n"),
+            ("1u", "1m"),
             ("1e-2", "10m"),
+            ("0.0010", "1m"),
+            ("9Ei", "9223372036854775807"),
+            ("1E99", "1e99"),
+            ("99999999999999999999999999999999999999999999", "8Ei"),
         ] {
-            assert_eq!(nanos(left), nanos(right), "{left} and {right}");
-            assert!(nanos(left).is_some(), "{left}");
+            assert_eq!(millis(left), millis(right), "{left} and {right}");
+            assert!(millis(left).is_some(), "{left}");
         }
-        assert_ne!(nanos("1"), nanos("1001m"));
+        assert_ne!(millis("1"), millis("1001m"));
     }
 
     #[test]
-    fn what_is_finer_than_a_billionth_is_rounded_up() {
-        assert_eq!(nanos("0.0000000001"), Some(1));
+    fn what_is_finer_than_a_thousandth_is_rounded_up() {
+        for text in ["0.0000000001", "1n", "1e-99", "0.0001", "0.00000000000000000000000000000000000000000000000001"] {
+            assert_eq!(millis(text), Some(1), "{text}");
+        }
+        assert_eq!(millis("1.0001"), Some(1001));
+        assert_eq!(millis("0.0000000001Ki"), Some(1));
+        for nothing in ["0", "0.0", "0e9", "0Ei"] {
+            assert_eq!(millis(nothing), Some(0), "{nothing}");
+        }
     }
 
     #[test]
     fn what_is_no_quantity_has_no_amount() {
-        for text in ["", "m", "1x", "1 Gi", "one", "-1", "1e", "."] {
-            assert_eq!(nanos(text), None, "{text}");
+        for text in ["", "m", "1x", "1 Gi", "one", "-1", "1e", ".", "1.2.3"] {
+            assert_eq!(millis(text), None, "{text}");
         }
     }
 

@@ -13,12 +13,9 @@ use serde::{Deserialize, Serialize};
     .message("effect must be NoExecute when tolerationSeconds is set").field_path(".effect"))]
 pub struct Toleration {
     /// Key of the taint. Empty or absent, with operator Exists: every taint.
-    #[schemars(
-        length(max = 317),
-        regex(
-            pattern = r"^(([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
-        )
-    )]
+    #[x_kube(validation = Rule::new("self == '' || !format.qualifiedName().validate(self).hasValue()")
+        .message("must be a qualified name, such as example.com/dedicated"))]
+    #[schemars(length(max = 317))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
     /// Exists (any value) or Equal (this value). Empty or absent: Equal.

@@ -67,7 +67,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 fn amounts_cover(live: &Value, wanted: &Value) -> bool {
-    let amount = |value: &Value| value.as_str().and_then(|text| Quantity(text.into()).nanos());
+    let amount = |value: &Value| value.as_str().and_then(|text| Quantity(text.into()).millis());
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
             live.get(key)
