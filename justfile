@@ -36,6 +36,10 @@ bench *args:
 long:
     cargo test --package testbed --test cluster -- --ignored faults::
 
+# The recipe for a further component, carried out in a copy of the repository; a few minutes
+sixth-component:
+    cargo test --package testbed --test pure -- --ignored --nocapture sixth_component
+
 # What has to pass before a change lands
 check:
     .ci/run

@@ -11,5 +11,6 @@ mod manifests;
 mod planning;
 mod real_node;
 mod reporting;
+mod sixth_component;
 mod trees;
 mod words;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use accelerator_api::contract::{COMPONENTS, NODE_LABELER};
 use accelerator_operand::Operand;
 
 /// The folder with the workspace's `Cargo.toml`.
@@ -13,7 +14,7 @@ pub fn root() -> &'static Path {
 
 /// Every operand, in the order of the contract.
 #[must_use]
-pub fn operands() -> [&'static Operand; 5] {
+pub fn operands() -> [&'static Operand; COMPONENTS.len()] {
     [
         &rebellions_driver_controller::OPERAND,
         &rebellions_device_plugin_controller::OPERAND,
@@ -32,5 +33,5 @@ pub fn assets(operand: &Operand) -> PathBuf {
 /// Every program that runs in a cluster: the node-labeler and a controller per component.
 pub fn programs() -> impl Iterator<Item = &'static str> {
     let controllers = operands().map(|operand| operand.component.controller);
-    std::iter::once(accelerator_api::contract::NODE_LABELER).chain(controllers)
+    std::iter::once(NODE_LABELER).chain(controllers)
 }

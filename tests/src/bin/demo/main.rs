@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::screen::Screen;
 use crate::stage::Stage;
 
-/// Shows the operator at work: a real control plane with simulated NPU nodes, the six controllers with their own rights,
+/// Shows the operator at work: a real control plane with simulated NPU nodes, the controllers with their own rights,
 /// and what each node runs, while modes and settings change
 #[derive(Parser)]
 struct Options {

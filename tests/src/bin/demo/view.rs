@@ -109,18 +109,25 @@ mod tests {
 
     #[test]
     fn a_node_is_a_line_with_a_word_per_component() {
+        let shown = [
+            (Cell::Ready, "ready"),
+            (Cell::Starting, "starting"),
+            (Cell::Assigned, "assigned"),
+            (Cell::Empty, "·"),
+            (Cell::Leaving, "leaving"),
+        ];
         let rows = vec![Row {
             name: "npu-1".into(),
             mode: "container".into(),
-            cells: [Cell::Ready, Cell::Starting, Cell::Assigned, Cell::Empty, Cell::Leaving],
+            cells: std::array::from_fn(|column| shown[column % shown.len()].0),
         }];
         let text = lines(&Snapshot { rows, ..Snapshot::default() }, Paint(false));
-        assert_eq!(
-            text[0].split_whitespace().collect::<Vec<_>>(),
-            ["NODE", "MODE", "driver", "device-plugin", "metric-exporter", "vfio-manager", "npu-feature-discovery"]
-        );
-        let words = ["npu-1", "container", "ready", "starting", "assigned", "·", "leaving"];
-        assert_eq!(text[1].split_whitespace().collect::<Vec<_>>(), words);
+        let names = COMPONENTS.map(|component| component.name);
+        let header: Vec<_> = ["NODE", "MODE"].into_iter().chain(names).collect();
+        assert_eq!(text[0].split_whitespace().collect::<Vec<_>>(), header);
+        let words = (0..COMPONENTS.len()).map(|column| shown[column % shown.len()].1);
+        let line: Vec<_> = ["npu-1", "container"].into_iter().chain(words).collect();
+        assert_eq!(text[1].split_whitespace().collect::<Vec<_>>(), line);
         assert_eq!(text[3], "  Ready: not reported yet");
     }
 }
