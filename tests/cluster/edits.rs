@@ -75,6 +75,64 @@ async fn every_field_reaches_the_daemonset_and_leaves_it_again() -> anyhow::Resu
     Ok(())
 }
 
+/// What is set for all containers and for those beside the main one.
+#[tokio::test]
+async fn every_container_is_set_and_put_back() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let _controller = cluster.start("rebellions-metric-exporter-controller").await;
+    cluster.configure("default", Access::enable(&["metric-exporter"])).await?;
+    cluster.expect_operands(&["metric-exporter"]).await;
+    let spec = async || cluster.daemon_set("metric-exporter").await["spec"].clone();
+    let default = spec().await;
+    let section = json!({
+        "daemonsets": {
+            "image": {"registry": "all.example.com:5000/hub", "imagePullPolicy": "Always", "imagePullSecrets": ["all"]},
+            "kubeletRootDir": "/data/kubelet",
+            "updateStrategy": {"minReadySeconds": 5},
+        },
+        "metricExporter": {
+            "enabled": true,
+            "image": {"imagePullSecrets": ["own", "all"]},
+            "daemon": {
+                "image": {"registry": "own.example.com", "tag": "3.2.2", "imagePullPolicy": "Never"},
+                "env": [{"name": "A", "value": "1"}],
+                "resources": {"requests": {"cpu": "0.5"}},
+            },
+        },
+    });
+    cluster.configure("default", section).await?;
+    for (path, value) in [
+        ("/minReadySeconds", json!(5)),
+        ("/template/spec/imagePullSecrets", json!([{"name": "all"}, {"name": "own"}])),
+        (
+            "/template/spec/containers/0/image",
+            json!("all.example.com:5000/hub/rebellions/rbln-metrics-exporter:v0.2.4"),
+        ),
+        ("/template/spec/containers/0/imagePullPolicy", json!("Always")),
+        ("/template/spec/initContainers/0/image", json!("own.example.com/rebellions/rbln-daemon:3.2.2")),
+        ("/template/spec/initContainers/0/imagePullPolicy", json!("Never")),
+        ("/template/spec/initContainers/0/env", json!([{"name": "A", "value": "1"}])),
+        ("/template/spec/initContainers/0/resources", json!({"requests": {"cpu": "500m"}})),
+        ("/template/spec/volumes/0/hostPath/path", json!("/data/kubelet/pod-resources")),
+    ] {
+        eventually(path, async || {
+            Wait::until(spec().await.pointer(path).cloned().unwrap_or_default(), |seen| *seen == value)
+        })
+        .await;
+    }
+    cluster.configure("default", Access::enable(&["metric-exporter"])).await?;
+    eventually("the defaults to be back", async || Wait::until(spec().await, |spec| *spec == default)).await;
+    // Only who asks for it waits for none.
+    cluster
+        .configure_spec("default", json!({"providers": {"rebellions": Access::enable(&["metric-exporter"])}}))
+        .await?;
+    eventually("the default of minReadySeconds", async || {
+        Wait::until(spec().await["minReadySeconds"].clone(), |seconds| *seconds == 10)
+    })
+    .await;
+    Ok(())
+}
+
 #[tokio::test]
 async fn disabled_and_absent_components_are_removed() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;

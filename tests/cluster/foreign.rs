@@ -184,6 +184,36 @@ async fn a_quota_that_forbids_pods_is_told() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A new version whose image alone was changed, without its base: what its base brings along is missing.
+#[tokio::test]
+async fn a_missing_service_account_is_told_and_stops_at_the_first_nodes() -> anyhow::Result<()> {
+    let mut cluster = Cluster::lease().await;
+    cluster.spoil();
+    let _controller = cluster.start(CONTROLLER).await;
+    for node in cluster.npu_nodes("s", 3, "").await? {
+        cluster.label(&node, "rebellions.ai/npu.deploy.device-plugin", Some("true")).await?;
+    }
+    let section = |tag: &str| json!({"devicePlugin": {"enabled": true, "image": {"tag": tag}}});
+    cluster.configure("default", section("v1")).await?;
+    cluster.expect_condition("default", CONDITION, "True/Ready").await;
+    let account = format!("{OPERAND}-operand");
+    cluster.kubectl(&["-n", OPERANDS, "delete", "serviceaccount", &account])?;
+    cluster.configure("default", section("v2")).await?;
+    eventually("the reason", async || {
+        let told = cluster.condition("default", CONDITION).await;
+        Wait::until(told, |told| {
+            told.starts_with("False/") && told.contains(&format!("serviceaccount \"{account}\" not found"))
+        })
+    })
+    .await;
+    assert_eq!(cluster.pods().await.len(), 2, "10 % of three nodes, rounded up, is one");
+    cluster.create(
+        &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": OPERANDS}}),
+    )?;
+    cluster.expect_condition("default", CONDITION, "True/Ready").await;
+    Ok(())
+}
+
 /// Somebody removes all our labels, and gives all nodes one of ours, in bulk.
 #[tokio::test]
 async fn labels_that_were_edited_in_bulk_are_put_right_once() -> anyhow::Result<()> {

@@ -11,7 +11,8 @@ async fn the_default_overlay_installs_with_one_command_and_its_pods_are_admitted
     install::apply(&cluster.kubeconfig, &objects)?;
     install::apply(&cluster.kubeconfig, &objects)?;
     cluster.npu_nodes("any", 1, "").await?;
-    eventually("six Deployments with a pod each, admitted under Pod Security restricted", async || {
+    let programs = testbed::repository::programs().count();
+    eventually("every Deployment with a pod each, admitted under Pod Security restricted", async || {
         let ready = cluster.kubectl(&[
             "get",
             "deployments",
@@ -21,7 +22,7 @@ async fn the_default_overlay_installs_with_one_command_and_its_pods_are_admitted
             "jsonpath={range .items[*]}{.metadata.name}={.status.readyReplicas} {end}",
         ]);
         Wait::until(ready.unwrap_or_default(), |ready| {
-            ready.split_whitespace().filter(|one| one.ends_with("=1")).count() == 6
+            ready.split_whitespace().filter(|one| one.ends_with("=1")).count() == programs
         })
     })
     .await;

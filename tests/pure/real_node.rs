@@ -4,8 +4,9 @@ use accelerator_api::contract::VFIO_MANAGER;
 use accelerator_api::{ComponentSpec, DaemonSets, Rebellions};
 use accelerator_operand::Placement;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
-use testbed::repository::operands;
+use testbed::repository::{operands, root};
 
+use crate::files::yaml;
 use crate::manifests::each;
 
 fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
@@ -57,6 +58,9 @@ fn the_last_words_of_every_container_are_kept() {
             assert_eq!(policy, Some("FallbackToLogsOnError"), "{name}, {}", container.name);
         }
     });
+    let controller = yaml(&root().join("deploy/base/controller/deployment.yaml"));
+    let containers = controller["spec"]["template"]["spec"]["containers"].as_array().expect("containers");
+    assert!(containers.iter().all(|one| one["terminationMessagePolicy"] == "FallbackToLogsOnError"));
 }
 
 /// A driver mounts over this folder whenever it comes: a mount without propagation sees only what was there before.

@@ -175,6 +175,36 @@ mod tests {
         }
     }
 
+    /// What the schema's pattern takes.
+    #[test]
+    fn every_quantity_has_an_amount() {
+        let numbers = [
+            "0",
+            "7",
+            "007",
+            "1.",
+            ".5",
+            "0.0000000001",
+            "9223372036854775808",
+            &"9".repeat(40),
+            &format!(".{}", "1".repeat(40)),
+        ]
+        .map(str::to_owned);
+        let units =
+            ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"].map(str::to_owned);
+        let exponents = ["e", "E"].iter().flat_map(|e| {
+            ["", "+", "-"]
+                .iter()
+                .flat_map(move |sign| ["0", "9", "18", "99"].iter().map(move |it| format!("{e}{sign}{it}")))
+        });
+        for suffix in units.into_iter().chain(exponents) {
+            for number in &numbers {
+                let amount = millis(&format!("{number}{suffix}"));
+                assert!(amount.is_some_and(|amount| (0..=MOST).contains(&amount)), "{number}{suffix}: {amount:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_quantity_has_no_amount() {
         for text in ["", "m", "1x", "1 Gi", "one", "-1", "1e", ".", "1.2.3"] {
