@@ -20,6 +20,8 @@ pub struct Npu {
     pub function: Function,
     /// The driver that it is bound to.
     pub driver: Option<String>,
+    /// Whether a device without a driver still has device nodes of the one that it had.
+    pub has_leftover_nodes: bool,
     /// The only driver that may be bound to it, if one was named.
     pub driver_override: Option<String>,
     /// What can only be handed over together with it; `None` without an IOMMU.
@@ -77,7 +79,7 @@ pub struct Host {
 }
 
 /// Who has a device open.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Holder {
     /// Process id on the host; 0 when it could not be found.
     pub pid: u32,
@@ -110,11 +112,12 @@ impl Npu {
         self.driver.as_deref() == Some(VFIO_PCI)
     }
 
-    /// Whether it may be between two states: without a driver, while its group's device node exists. Somebody may be taking
-    /// it from a virtual machine that has not let go yet; whatever is written then does not return.
+    /// Whether it may be between two states: without a driver, while device nodes of a driver exist. Somebody may be taking
+    /// it from a user who has not let go yet; whatever is written then does not return.
     #[must_use]
     pub fn may_be_in_limbo(&self) -> bool {
-        self.driver.is_none() && self.group.as_ref().is_some_and(|group| group.has_node)
+        let has_group_node = self.group.as_ref().is_some_and(|group| group.has_node);
+        self.driver.is_none() && (has_group_node || self.has_leftover_nodes)
     }
 
     /// Whether only vfio-pci may be bound to it: somebody asked for that, and only we do.

@@ -51,6 +51,8 @@ pub struct Fake {
     released: Condvar,
     /// A write is carried out as a whole, as the kernel's locks see to it.
     one_at_a_time: Mutex<()>,
+    /// So is a change of the count of users.
+    counting: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -61,6 +63,8 @@ struct State {
     held: BTreeMap<Address, File>,
     /// Device nodes that we have open ourselves.
     guarded: BTreeSet<PathBuf>,
+    /// Users of the native driver who have no file open; negative when it counts too few.
+    hidden: isize,
     /// What must never happen.
     violations: Vec<String>,
     /// Answers to the next writes of files of this name.
@@ -81,7 +85,8 @@ impl Fake {
         {
             fs::create_dir_all(root.path().join(folder)).expect("a folder");
         }
-        let fake = Self { root, state: Mutex::default(), released: Condvar::new(), one_at_a_time: Mutex::default() };
+        let (state, one_at_a_time, counting) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let fake = Self { root, state, released: Condvar::new(), one_at_a_time, counting };
         fs::write(fake.sys().join("bus/pci/drivers_probe"), "").expect("a file");
         let fake = Arc::new(fake);
         for driver in [NATIVE, VFIO_PCI] {
@@ -126,7 +131,6 @@ impl Fake {
             ("device", format!("0x{:04x}\n", card.device)),
             ("class", format!("0x{:06x}\n", card.class)),
             ("driver_override", "(null)\n".into()),
-            ("sriov_numvfs", "0\n".into()),
         ];
         for (name, text) in attributes {
             fs::write(folder.join(name), text).expect("a file");
@@ -162,10 +166,29 @@ impl Fake {
         for file in ["bind", "unbind"] {
             fs::write(folder.join(file), "").expect("a file");
         }
+        fs::create_dir_all(self.sys().join("module").join(driver.replace('-', "_"))).expect("a folder");
         self.state().drivers.insert(driver.into());
+        self.count();
         for address in self.addresses() {
             self.probe(address);
         }
+    }
+
+    /// The native driver counts the users of its devices, and `more`.
+    pub fn count_more(&self, more: isize) {
+        self.state().hidden = more;
+        self.count();
+    }
+
+    fn count(&self) {
+        let _turn = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: Vec<_> = self.state().held.keys().copied().collect();
+        let users = held.into_iter().filter(|address| self.driver(*address).as_deref() == Some(NATIVE)).count();
+        let count = isize::try_from(users).unwrap_or(isize::MAX) + self.state().hidden;
+        let file = self.sys().join("module").join(NATIVE).join("refcnt");
+        let unfinished = file.with_extension("new");
+        // The driver may be unloaded.
+        let _ = fs::write(&unfinished, format!("{count}\n")).and_then(|()| fs::rename(&unfinished, file));
     }
 
     /// Unloads a driver, which lets go of what it has, as `rmmod` does when nobody uses it.
@@ -179,6 +202,7 @@ impl Fake {
             }
         }
         self.state().drivers.remove(driver);
+        let _ = fs::remove_dir_all(self.sys().join("module").join(driver.replace('-', "_")));
         let _ = fs::remove_dir_all(self.sys().join("bus/pci/drivers").join(driver));
     }
 
@@ -189,13 +213,26 @@ impl Fake {
         if !self.state().guarded.contains(&node) {
             let file = File::open(node).expect("a device node");
             self.state().held.insert(address, file);
+            self.count();
         }
+    }
+
+    /// Switches a virtual function of a card on.
+    pub fn enable_function(&self, card: Address, function: &str) {
+        let folder = self.sys().join("bus/pci/devices");
+        symlink(folder.join(function), self.folder(card).join("virtfn0")).expect("a link");
     }
 
     /// They close it again.
     pub fn release(&self, address: Address) {
         self.state().held.remove(&address);
+        self.count();
         self.released.notify_all();
+    }
+
+    /// Another descriptor of what the user of the device opened, as a child inherits one.
+    pub fn duplicate(&self, address: Address) -> File {
+        self.state().held.get(&address).and_then(|file| file.try_clone().ok()).expect("a user")
     }
 
     pub fn is_held(&self, address: Address) -> bool {
@@ -281,6 +318,7 @@ impl Fake {
             }
         }
         let _ = fs::remove_file(&link);
+        self.count();
         if let Some(driver) = driver {
             symlink(self.sys().join("bus/pci/drivers").join(driver), &link).expect("a link");
             if let Some(node) = self.node(address) {

@@ -8,10 +8,12 @@ pub mod agent;
 pub mod attempt;
 pub mod commands;
 pub mod decide;
+mod descriptors;
 pub mod facts;
 pub mod holders;
 pub mod kernel;
 pub mod modules;
+mod nodes;
 pub mod options;
 pub mod pass;
 pub mod pci;
@@ -24,6 +26,7 @@ pub mod step;
 pub mod survey;
 pub mod sysfs;
 pub mod uevent;
+mod use_count;
 pub mod verdict;
 
 #[cfg(test)]

@@ -134,14 +134,13 @@ fn a_virtual_machine_cannot_come_in_between_while_a_device_is_given_back() {
 #[test]
 fn a_driver_that_counts_a_user_whom_nobody_sees_keeps_its_device() {
     let (fake, address) = one();
-    let module = fake.sys().join("module/rebellions");
-    std::fs::create_dir_all(module.join("holders")).expect("a folder");
-    std::fs::write(module.join("refcnt"), "1\n").expect("a file");
+    fake.count_more(1);
     let finding = run(&fake, Goal::Bind, address);
     assert_eq!(stands(&finding), (State::Busy, Reason::InUse));
     assert!(finding.verdict.message.contains("counts 1 users of which 0 are known"), "{}", finding.verdict.message);
+    assert!(finding.verdict.message.contains("/proc/*/maps"), "{}", finding.verdict.message);
     // Another module that builds on it is no user.
-    std::fs::create_dir_all(module.join("holders/rebellions_fs")).expect("a folder");
+    std::fs::create_dir_all(fake.sys().join("module/rebellions/holders/rebellions_fs")).expect("a folder");
     assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
 }
 
@@ -150,11 +149,59 @@ fn the_user_of_one_device_does_not_keep_another_from_being_bound() {
     let (fake, held) = one();
     let free = fake.plug("0000:04:00.0", npu(8));
     fake.hold(held);
-    let module = fake.sys().join("module/rebellions");
-    std::fs::create_dir_all(&module).expect("a folder");
-    std::fs::write(module.join("refcnt"), "1\n").expect("a file");
     assert_eq!(stands(&run(&fake, Goal::Bind, held)), (State::Busy, Reason::InUse));
     assert_eq!(stands(&run(&fake, Goal::Bind, free)), (State::Bound, Reason::Verified));
+}
+
+/// A process that was forked has a second descriptor of one device: it must not stand for the user of another who has none.
+#[test]
+fn an_inherited_descriptor_of_one_device_hides_no_user_of_another() {
+    let (fake, held) = one();
+    let other = fake.plug("0000:04:00.0", npu(8));
+    fake.hold(held);
+    let inherited = fake.duplicate(held);
+    fake.count_more(1);
+    let finding = run(&fake, Goal::Bind, other);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::UseUnknown));
+    let message = finding.verdict.message;
+    assert!(message.contains("counts 2 users") && message.contains(&std::process::id().to_string()), "{message}");
+    expect_untouched(&fake, other);
+    drop(inherited);
+    assert_eq!(stands(&run(&fake, Goal::Bind, other)), (State::Busy, Reason::InUse));
+    fake.count_more(0);
+    assert_eq!(stands(&run(&fake, Goal::Bind, other)), (State::Bound, Reason::Verified));
+}
+
+#[test]
+fn a_driver_that_does_not_count_its_users_keeps_its_device() {
+    let (fake, address) = one();
+    std::fs::remove_file(fake.sys().join("module/rebellions/refcnt")).expect("a file");
+    let finding = run(&fake, Goal::Bind, address);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::UseUnknown));
+    assert!(finding.verdict.message.contains("keep rebellions from being loaded"), "{}", finding.verdict.message);
+    expect_untouched(&fake, address);
+}
+
+/// Somebody else unbinds a native driver from a device in use: its lock is held until the user lets go.
+#[test]
+fn a_device_that_somebody_else_is_taking_from_its_native_driver_is_not_touched() {
+    let (fake, address) = one();
+    fake.hold(address);
+    let other = {
+        let (kernel, tree) = (fake.worker().kernel, fake.worker().tree);
+        std::thread::spawn(move || kernel.write(&tree.driver_folder(NATIVE).join("unbind"), &address.to_string()))
+    };
+    while fake.driver(address).is_some() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = fake.writes().len();
+    let finding = run(&fake, Goal::Bind, address);
+    assert_eq!(stands(&finding), (State::Busy, Reason::InUse));
+    assert!(finding.verdict.message.contains("/dev/rbln0"), "{}", finding.verdict.message);
+    assert_eq!(fake.writes().len(), before);
+    fake.release(address);
+    other.join().expect("a thread").expect("it comes back");
+    assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
 }
 
 #[test]
@@ -339,7 +386,7 @@ fn a_device_that_vfio_pci_takes_by_its_id_cannot_be_given_back_and_is_not_fought
 #[test]
 fn a_card_whose_virtual_functions_are_handed_out_is_never_bound_and_they_are() {
     let (fake, card) = one();
-    fake.set(card, "sriov_numvfs", "2\n");
+    fake.enable_function(card, "0000:03:00.1");
     let part = fake.plug("0000:03:00.1", Card { device: 0x1251, ..npu(8) });
     let link = fake.sys().join("bus/pci/devices/0000:03:00.1/physfn");
     std::os::unix::fs::symlink(fake.sys().join("bus/pci/devices/0000:03:00.0"), link).expect("a link");
@@ -353,7 +400,7 @@ fn a_card_whose_virtual_functions_are_handed_out_is_never_bound_and_they_are() {
 fn a_card_whose_virtual_functions_are_handed_out_is_not_given_back() {
     let (fake, card) = one();
     run(&fake, Goal::Bind, card);
-    fake.set(card, "sriov_numvfs", "2\n");
+    fake.enable_function(card, "0000:03:00.1");
     assert_eq!(stands(&run(&fake, Goal::GiveBack, card)), (State::Busy, Reason::ActiveVirtualFunctions));
     assert_eq!(fake.driver(card).as_deref(), Some(VFIO_PCI));
 }
@@ -466,8 +513,9 @@ fn a_kernel_call_that_does_not_return_is_told_and_the_others_go_on() {
     let (fake, stuck) = one();
     let free = fake.plug("0000:04:00.0", npu(8));
     let mut worker = fake.worker();
-    // Blind to processes, as in a container without the host's.
+    // Blind to processes, as in a container without the host's, and to what the driver counts.
     worker.processes.folder = fake.dev();
+    fake.count_more(-1);
     fake.hold(stuck);
     let patience = Duration::from_millis(300);
     let (report, _) = survey(&Arc::new(worker), Goal::Bind, Mode::Act, WhenNone::NotReady, patience).expect("a tree");

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::facts::{Function, Group, Host, Member, Npu, VFIO_PCI};
+use crate::nodes::has_nodes;
 use crate::pci::{Address, BASE_CLASS, BRIDGE_CLASS, VENDOR};
 
 /// Where sysfs and device nodes are.
@@ -44,27 +45,27 @@ impl Tree {
         Ok(found)
     }
 
-    /// All that is known of an NPU; `None` when it is gone. `is_wanted` tells which others are for virtual machines.
+    /// All that is known of an NPU; `None` when it is gone. `is_wanted` tells which others are for virtual machines. Takes the
+    /// device's lock, so that it does not return while an unbind of the device hangs.
     #[must_use]
     pub fn npu(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
         let mut npu = self.outline(address, is_wanted)?;
         npu.driver_override = self.text(address, "driver_override").filter(|text| !text.is_empty() && text != "(null)");
-        if let Function::Physical { active } = &mut npu.function {
-            let switched_on = self.text(address, "sriov_numvfs").and_then(|text| text.parse().ok());
-            *active = switched_on.unwrap_or(0).max(*active);
-        }
         Some(npu)
     }
 
-    /// What is known of an NPU without taking its lock, which an unbind that does not return holds.
+    /// What is known of an NPU without taking the device's lock, which an unbind that hangs holds: all but its
+    /// `driver_override`. Source: Linux, `driver_override_show` and `sriov_numvfs_show`, which take it.
     #[must_use]
     pub fn outline(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
+        let driver = self.driver(address);
         Some(Npu {
             address,
             device: u16::try_from(self.number(address, "device")?).ok()?,
             is_plain_class: self.is_plain_class(address),
             function: self.function(address),
-            driver: self.driver(address),
+            has_leftover_nodes: driver.is_none() && has_nodes(self, address),
+            driver,
             driver_override: None,
             group: self.group(address, is_wanted),
         })
@@ -184,6 +185,6 @@ impl Tree {
 }
 
 /// The last part of what a link points to.
-fn link_name(path: &Path) -> Option<String> {
+pub(crate) fn link_name(path: &Path) -> Option<String> {
     Some(fs::read_link(path).ok()?.file_name()?.to_string_lossy().into_owned())
 }

@@ -12,6 +12,7 @@ fn npu(driver: &str, reservation: &str) -> Npu {
         device: 0x1250,
         is_plain_class: true,
         function: Function::Physical { active: 0 },
+        has_leftover_nodes: false,
         driver: text(driver),
         driver_override: text(reservation),
         group: Some(Group { name: "7".into(), is_unsafe: false, has_node: true, others: vec![] }),

@@ -157,15 +157,29 @@ impl Drop for Agent {
     }
 }
 
-/// A virtual machine with a device.
+/// A virtual machine with a device, or another user of one.
 pub struct Machine(Child);
 
 impl Machine {
     /// Opens a device and keeps it; `None` when that is refused.
     pub fn start(address: &str) -> Option<Self> {
+        Self::launch("hold", address)
+    }
+
+    /// A program that opens a device node and has a child that inherits its descriptor.
+    pub fn fork(node: &str) -> Self {
+        Self::launch("fork", node).expect("a device node")
+    }
+
+    /// A program that keeps a device node open without a descriptor of it.
+    pub fn hide(node: &str) -> Self {
+        Self::launch("hide", node).expect("a device node")
+    }
+
+    fn launch(how: &str, what: &str) -> Option<Self> {
         use std::io::{BufRead, BufReader};
         let mut child =
-            Command::new("/proc/self/exe").args(["hold", address]).stdout(Stdio::piped()).spawn().expect("a process");
+            Command::new("/proc/self/exe").args([how, what]).stdout(Stdio::piped()).spawn().expect("a process");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
         if line.trim() == "held" {

@@ -23,6 +23,12 @@ fn main() -> anyhow::Result<()> {
         }
         ["get", pid, path] => network::get(pid.parse()?, path),
         ["hold", address] => hold::hold(address),
+        ["fork", node] => hold::fork(node),
+        ["hide", node] => hold::hide(node),
+        ["linger"] => {
+            hold::linger();
+            Ok(())
+        }
         ["write", path, text] => Ok(std::fs::write(path, text)?),
         ["sleep"] => {
             std::thread::sleep(std::time::Duration::from_secs(1));

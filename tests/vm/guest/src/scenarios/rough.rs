@@ -27,6 +27,7 @@ pub fn run() -> anyhow::Result<()> {
     );
     let said = command(&["give-back"]);
     equal("give-back takes it away", (said.code, bound(&first)), (0, native()));
+    hidden_user(&first, &second);
 
     let mut agent = Agent::start();
     eventually("both are bound", document, |seen| *seen == all_bound(&all));
@@ -74,6 +75,29 @@ fn read_only(all: &[String]) -> anyhow::Result<()> {
     check("a /sys that cannot be written is named", said.code == 3 && said.out.contains("SysfsReadOnly"), said.out);
     equal("nothing is half-done", bound(&all[0]), free());
     Ok(())
+}
+
+/// The users of one NPU must not hide one of another who has no descriptor of it.
+fn hidden_user(first: &str, second: &str) {
+    let node = |address: &str| {
+        let folder = Path::new("/sys/bus/pci/devices").join(address).join("uio");
+        let entry = fs::read_dir(folder).expect("a device node").flatten().next().expect("one");
+        format!("/dev/{}", entry.file_name().to_string_lossy())
+    };
+    let bind = |expected: &str| {
+        let said = command(&["bind", &format!("--include={second}")]);
+        let line = fs::read_to_string(crate::agent::DOCUMENT).unwrap_or_default();
+        (said.code, bound(second), line.contains(expected))
+    };
+    let kept = (3, native(), true);
+    let family = Machine::fork(&node(first));
+    let hidden = Machine::hide(&node(second));
+    equal("so that an NPU with a hidden user is left alone", bind("\"UseUnknown\""), kept.clone());
+    drop(family);
+    eventually("it is in use for sure when the others have ended", || bind("\"InUse\""), |seen| *seen == kept);
+    drop(hidden);
+    equal("and bound when nobody has it", bind("\"Verified\""), (0, ours(), true));
+    equal("it goes back", (command(&["give-back"]).code, bound(second)), (0, native()));
 }
 
 /// Somebody takes a device away whenever it is bound. Neither the processor nor the log is theirs.
