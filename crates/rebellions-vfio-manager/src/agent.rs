@@ -129,7 +129,11 @@ impl Agent {
                     self.publisher.beat();
                     if !std::mem::replace(&mut told, true) {
                         warn!(err = %taken, "Another agent is at work; waiting for its end");
-                        self.publisher.tell_only(&Report::waiting(Goal::Bind, taken.to_string()));
+                        self.publisher.tell_only(&Report::without_devices(
+                            Goal::Bind,
+                            "AnotherAgent",
+                            taken.to_string(),
+                        ));
                     }
                 }
             }

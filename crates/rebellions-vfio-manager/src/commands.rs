@@ -1,7 +1,7 @@
 //! What people, probes and init containers run on a node.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::decide::Goal;
 use crate::options::{Common, Once};
 use crate::pass::Worker;
+use crate::probe;
 use crate::records::{Lock, Records};
 use crate::report::{DeviceReport, Report};
 use crate::step::Step;
@@ -43,8 +44,8 @@ impl From<Outcome> for ExitCode {
 }
 
 impl Outcome {
-    fn of(report: &Report) -> Self {
-        match (report.ready, report.reason) {
+    fn of(ready: bool, reason: &str) -> Self {
+        match (ready, reason) {
             (true, _) => Self::Done,
             (false, "NoDevices") => Self::NoDevices,
             (false, _) => Self::Pending,
@@ -59,37 +60,24 @@ pub fn status(common: &Common, json: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Tells on one line what is missing. With the address of an agent, that it is at work is asked as well.
+/// Tells on one line what is missing. With the address of an agent, the agent is asked and the kernel is not.
 pub fn check(common: &Common, json: bool, agent: Option<SocketAddr>) -> anyhow::Result<Outcome> {
-    let (mut report, _) = look(common)?;
-    if report.ready
-        && let Some(Err(why)) = agent.map(ask)
-    {
-        report = Report { ready: false, reason: "AgentNotReady", message: why, ..report };
-    }
-    print(&if json { report.json() } else { format!("{}\n", report.message) })?;
-    Ok(Outcome::of(&report))
-}
-
-/// Asks the agent that listens there whether it has all devices on vfio-pci, and keeps them so.
-fn ask(mut address: SocketAddr) -> Result<(), String> {
-    if address.ip().is_unspecified() {
-        address.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    let exchange = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, LOOK)?;
-        stream.set_read_timeout(Some(LOOK))?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+    let Some(agent) = agent else {
+        let (report, _) = look(common)?;
+        print(&if json { report.json() } else { format!("{}\n", report.message) })?;
+        return Ok(Outcome::of(report.ready, report.reason));
     };
-    let answer = exchange().map_err(|error| format!("the agent does not answer at {address}: {error}"))?;
-    if answer.starts_with("HTTP/1.1 200") {
-        return Ok(());
+    match probe::ask(agent, LOOK) {
+        Ok((text, told)) => {
+            print(&if json { text } else { format!("{}\n", told.message) })?;
+            Ok(Outcome::of(told.ready, &told.reason))
+        }
+        Err(why) => {
+            let report = Report::without_devices(Goal::Bind, "AgentNotReady", why);
+            print(&if json { report.json() } else { format!("{}\n", report.message) })?;
+            Ok(Outcome::Pending)
+        }
     }
-    let words = answer.split_once("\r\n\r\n").map_or("it is not ready", |(_, body)| body.trim());
-    Err(format!("the agent says: {words}"))
 }
 
 /// Brings every NPU to a goal, once.
@@ -117,7 +105,7 @@ pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> 
             worker.host.vfio_pci = Err(format!("{error:#}"));
         }
     }
-    let (mode, patience) = if dry_run { (Mode::Look, LOOK) } else { (Mode::Act, ACT) };
+    let (mode, patience) = if dry_run { (Mode::DryRun, LOOK) } else { (Mode::Act, ACT) };
     let records = worker.records.clone();
     let (report, steps) = run(worker, common, goal, mode, patience)?;
     if !dry_run {
@@ -132,7 +120,7 @@ pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> 
         let gap = if lines.is_empty() { "" } else { "\n" };
         print(&format!("{}{gap}{}{}\n", lines.concat(), report.table(), report.message))?;
     }
-    Ok(Outcome::of(&report))
+    Ok(Outcome::of(report.ready, report.reason))
 }
 
 fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {

@@ -17,6 +17,7 @@ mod nodes;
 pub mod options;
 pub mod pass;
 pub mod pci;
+mod probe;
 pub mod publish;
 pub mod records;
 pub mod report;

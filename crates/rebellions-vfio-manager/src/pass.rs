@@ -89,13 +89,22 @@ impl Worker {
         Finding { npu: self.see(address), verdict, steps }
     }
 
+    /// Where a device stands. Nothing is written, and nothing is read that takes the device's lock, which an unbind that
+    /// hangs holds.
+    #[must_use]
+    pub fn look(&self, goal: Goal, address: Address) -> Finding {
+        self.predict(goal, self.outline(address))
+    }
+
     /// Where a device stands, and what would be done, were every write to succeed. Nothing is written.
     #[must_use]
-    pub fn foresee(&self, goal: Goal, address: Address) -> Finding {
-        if let Some(finding) = self.limbo(address) {
-            return finding;
-        }
-        let Some(now) = self.see(address) else { return gone(vec![]) };
+    pub fn dry_run(&self, goal: Goal, address: Address) -> Finding {
+        self.limbo(address).unwrap_or_else(|| self.predict(goal, self.see(address)))
+    }
+
+    fn predict(&self, goal: Goal, now: Option<Npu>) -> Finding {
+        let Some(now) = now else { return gone(vec![]) };
+        let address = now.address;
         let (mut npu, mut attempt, mut usage) = (now.clone(), self.attempt(address), Usage::Unknown);
         let mut steps = vec![];
         let mut verdict = to_do(goal, &now);
@@ -131,12 +140,13 @@ impl Worker {
 
     /// A device that somebody is taking from a virtual machine that has not let go: not even reading all of it returns.
     fn limbo(&self, address: Address) -> Option<Finding> {
-        let npu = self
-            .tree
-            .outline(address, &|address, device| self.is_wanted(address, device))
-            .filter(Npu::may_be_in_limbo)?;
+        let npu = self.outline(address).filter(Npu::may_be_in_limbo)?;
         let Usage::Held(holders) = self.processes.usage(&self.tree, &npu) else { return None };
         Some(Finding { npu: Some(npu), verdict: Verdict::busy(&holders), steps: vec![] })
+    }
+
+    fn outline(&self, address: Address) -> Option<Npu> {
+        self.tree.outline(address, &|address, device| self.is_wanted(address, device))
     }
 
     fn choice(&self, npu: &Npu) -> Choice {

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::decide::Goal;
 use crate::pci::Address;
 use crate::records::Records;
 use crate::report::Report;
@@ -54,10 +55,9 @@ pub struct Publisher {
     is_failing: bool,
 }
 
-/// What `/readyz` and `/livez` know.
+/// What the admin server knows.
 struct Shared {
-    ready: bool,
-    message: String,
+    report: Report,
     beat: Instant,
 }
 
@@ -72,9 +72,8 @@ impl Publisher {
     /// Both ends.
     #[must_use]
     pub fn new(records: Records) -> (Self, Window) {
-        let shared =
-            Shared { ready: false, message: "devices have not been looked at yet".into(), beat: Instant::now() };
-        let shared = Arc::new(Mutex::new(shared));
+        let report = Report::without_devices(Goal::Bind, "AgentNotReady", "devices have not been looked at yet");
+        let shared = Arc::new(Mutex::new(Shared { report, beat: Instant::now() }));
         let mut registry = Registry::default();
         let publisher = Self {
             records,
@@ -107,10 +106,7 @@ impl Publisher {
 
     /// Tells only those who ask: the document is another agent's.
     pub fn tell_only(&self, report: &Report) {
-        self.share(|shared| {
-            shared.ready = report.ready;
-            shared.message.clone_from(&report.message);
-        });
+        self.share(|shared| shared.report.clone_from(report));
     }
 
     /// Tells everybody.
@@ -175,11 +171,16 @@ impl Window {
     #[must_use]
     pub fn answer(&self, path: &str) -> Answer {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let stalled = "the agent's loop has stalled";
         match path {
-            "/livez" if shared.beat.elapsed() > DEAD => Answer::unavailable("the loop has stalled"),
+            "/livez" | "/readyz" if shared.beat.elapsed() > DEAD => Answer::unavailable(stalled),
+            "/status" if shared.beat.elapsed() > DEAD => {
+                Answer::ok(&Report::without_devices(Goal::Bind, "AgentNotReady", stalled).json())
+            }
             "/livez" => Answer::ok("ok"),
-            "/readyz" if shared.ready => Answer::ok(&shared.message),
-            "/readyz" => Answer::unavailable(&shared.message),
+            "/readyz" if shared.report.ready => Answer::ok(&shared.report.message),
+            "/readyz" => Answer::unavailable(&shared.report.message),
+            "/status" => Answer::ok(&shared.report.json()),
             "/metrics" => admin::metrics(&self.registry),
             _ => Answer::not_found(),
         }

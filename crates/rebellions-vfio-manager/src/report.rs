@@ -108,10 +108,10 @@ impl Report {
         Self { version: env!("CARGO_PKG_VERSION"), goal, ready, reason, message, devices }
     }
 
-    /// Of nothing, because another agent is at work.
+    /// Of no device, with the reason.
     #[must_use]
-    pub fn waiting(goal: Goal, message: String) -> Self {
-        Self { ready: false, reason: "AnotherAgent", message, ..Self::new(goal, vec![], WhenNone::NotReady) }
+    pub fn without_devices(goal: Goal, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { ready: false, reason, message: message.into(), ..Self::new(goal, vec![], WhenNone::NotReady) }
     }
 
     /// As JSON, for programs.

@@ -495,7 +495,7 @@ fn a_device_that_goes_in_the_middle_is_no_error() {
 #[test]
 fn a_dry_run_tells_every_step_and_writes_nothing() {
     let (fake, address) = one();
-    let finding = fake.worker().foresee(Goal::Bind, address);
+    let finding = fake.worker().dry_run(Goal::Bind, address);
     assert_eq!(stands(&finding), (State::Unbound, Reason::NotBound));
     let steps: Vec<_> = finding.steps.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -504,7 +504,30 @@ fn a_dry_run_tells_every_step_and_writes_nothing() {
     );
     assert_eq!(fake.writes(), Vec::<String>::new());
     fake.hold(address);
-    assert_eq!(stands(&fake.worker().foresee(Goal::Bind, address)), (State::Busy, Reason::InUse));
+    assert_eq!(stands(&fake.worker().dry_run(Goal::Bind, address)), (State::Busy, Reason::InUse));
+}
+
+/// While somebody unbinds a device from its native driver and that hangs, reading what takes the device's lock does not
+/// return, and whoever reads it cannot be killed. A pipe that nobody writes to behaves like that.
+#[test]
+fn a_look_reads_nothing_that_a_hung_unbind_locks() {
+    use rustix::fs::{CWD, FileType, Mode as Rights, mknodat};
+    let (fake, bound) = one();
+    let native = fake.plug("0000:04:00.0", npu(8));
+    let hung = fake.plug("0000:05:00.0", npu(9));
+    run(&fake, Goal::Bind, bound);
+    let folder = fake.sys().join("bus/pci/devices");
+    for address in [bound, native, hung] {
+        let file = folder.join(format!("{address}/driver_override"));
+        std::fs::remove_file(&file).expect("a file");
+        mknodat(CWD, &file, FileType::Fifo, Rights::from_raw_mode(0o600), 0).expect("a pipe");
+    }
+    std::fs::remove_file(folder.join(format!("{hung}/driver"))).expect("a link");
+    let patience = Duration::from_secs(5);
+    let worker = Arc::new(fake.worker());
+    let (report, _) = survey(&worker, Goal::Bind, Mode::Look, WhenNone::NotReady, patience).expect("a tree");
+    let states: Vec<_> = report.devices.iter().map(|device| device.state).collect();
+    assert_eq!(states, [State::Bound, State::Unbound, State::Unbound], "{}", report.message);
 }
 
 /// A call that does not come back keeps nobody waiting but its own device.

@@ -35,8 +35,10 @@ impl Doing {
 /// What to do with each device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Tell where it stands.
+    /// Tell where it stands. Returns whatever happens to the device meanwhile.
     Look,
+    /// Tell what would be done. Takes the device's lock for a moment.
+    DryRun,
     /// Bring it to its goal.
     Act,
 }
@@ -90,7 +92,8 @@ fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, glance: Glance) -> Pass {
     let (worker, told, address) = (Arc::clone(worker), doing.clone(), glance.address);
     std::thread::spawn(move || {
         let finding = match mode {
-            Mode::Look => worker.foresee(goal, address),
+            Mode::Look => worker.look(goal, address),
+            Mode::DryRun => worker.dry_run(goal, address),
             Mode::Act => worker.run(goal, address, &mut |step| told.begin(step)),
         };
         // Nobody may be waiting any more.

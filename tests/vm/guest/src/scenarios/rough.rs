@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, mount_remount};
 
 use super::{all_bound, bound, free, give_to_native, native, npus, ours, pair};
-use crate::agent::{Agent, Machine, command, document};
+use crate::agent::{Agent, Machine, Said, command, document};
 use crate::checks::{check, equal, eventually};
 
 pub fn run() -> anyhow::Result<()> {
@@ -127,6 +127,13 @@ fn limbo(agent: &mut Agent, address: &str) -> anyhow::Result<()> {
         fs::read_to_string(crate::agent::DOCUMENT)?.contains(&format!("process {}", machine.pid())),
         (),
     );
+    for (name, look) in [("the probe", &(|| agent.probe()) as &dyn Fn() -> Said), ("status", &|| command(&["status"]))]
+    {
+        let begun = Instant::now();
+        let said = look();
+        let is_prompt = begun.elapsed() < Duration::from_secs(3);
+        check(&format!("{name} returns and says so"), is_prompt && said.out.contains("InUse"), said);
+    }
     let (code, took) = agent.stop();
     equal("SIGTERM ends the agent well", code, Some(0));
     check("SIGTERM ends it within a second", took < Duration::from_millis(1500), took);
