@@ -161,7 +161,11 @@ async fn only_what_needs_npus_back_gives_them_back() -> anyhow::Result<()> {
     cluster.expect_ready("default").await;
     let seen = first_container().await;
     for component in ["rebellions-driver", "rebellions-device-plugin"] {
-        assert_eq!(seen.get(component).map(String::as_str), Some("give-back give-back --wait=60"), "{seen:?}");
+        assert_eq!(
+            seen.get(component).map(String::as_str),
+            Some("give-back give-back --wait=60 --wait-in-use=660"),
+            "{seen:?}"
+        );
     }
     assert_eq!(seen.get(&agent[0].0), None);
     Ok(())

@@ -139,7 +139,7 @@ fn npus_are_given_back_by_the_agents_own_image() {
     let (_, manager) = manager.pop().expect("the agent");
     assert!(!others.is_empty());
     for (name, one) in &others {
-        assert_eq!(one["args"], json!(["give-back", "--wait=60"]), "{name}");
+        assert_eq!(one["args"], json!(["give-back", "--wait=60", "--wait-in-use=660"]), "{name}");
         for key in ["image", "env", "securityContext"] {
             assert_eq!(one[key], manager[key], "{name}: {key}");
         }

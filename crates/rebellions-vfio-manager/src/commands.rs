@@ -81,22 +81,46 @@ pub fn check(common: &Common, json: bool, agent: Option<SocketAddr>) -> anyhow::
 }
 
 /// Brings every NPU to a goal, once.
-pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> anyhow::Result<Outcome> {
+pub fn once(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Outcome> {
+    let acted = act(common, goal, how)?;
+    print(&acted.text)?;
+    Ok(acted.outcome)
+}
+
+/// What a command did.
+pub(crate) struct Acted {
+    pub(crate) outcome: Outcome,
+    /// For standard output.
+    pub(crate) text: String,
+    /// `None` when another process is at work.
+    pub(crate) report: Option<Report>,
+}
+
+pub(crate) fn act(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Acted> {
     let mut worker = common.worker();
-    let _lock = if dry_run {
+    let _lock = if how.dry_run {
         None
     } else {
-        match lock(&worker.records, Duration::from_secs(wait))? {
+        match lock(&worker.records, Duration::from_secs(how.wait))? {
             Ok(lock) => Some(lock),
-            Err(why) => {
-                print(&format!("{why}\n"))?;
-                return Ok(Outcome::Locked);
-            }
+            Err(why) => return Ok(Acted { outcome: Outcome::Locked, text: format!("{why}\n"), report: None }),
         }
     };
-    if goal == Goal::Bind
-        && !dry_run
-        && worker.host.vfio_pci.is_err()
+    if goal == Goal::Bind && !how.dry_run {
+        load_vfio_pci(&mut worker, common);
+    }
+    let (mode, patience) = if how.dry_run { (Mode::DryRun, LOOK) } else { (Mode::Act, ACT) };
+    let records = worker.records.clone();
+    let (report, steps) = run(worker, common, goal, mode, patience)?;
+    if !how.dry_run {
+        records.publish(&report.json())?;
+    }
+    let outcome = Outcome::of(report.ready, report.reason);
+    Ok(Acted { outcome, text: text(&report, &steps, how), report: Some(report) })
+}
+
+fn load_vfio_pci(worker: &mut Worker, common: &Common) {
+    if worker.host.vfio_pci.is_err()
         && let Some(modules) = common.modules()
     {
         let loaded = modules.load();
@@ -105,22 +129,17 @@ pub fn once(common: &Common, goal: Goal, Once { dry_run, json, wait }: Once) -> 
             worker.host.vfio_pci = Err(format!("{error:#}"));
         }
     }
-    let (mode, patience) = if dry_run { (Mode::DryRun, LOOK) } else { (Mode::Act, ACT) };
-    let records = worker.records.clone();
-    let (report, steps) = run(worker, common, goal, mode, patience)?;
-    if !dry_run {
-        records.publish(&report.json())?;
+}
+
+fn text(report: &Report, steps: &[(String, Step)], how: Once) -> String {
+    if how.json {
+        return report.json();
     }
-    if json {
-        print(&report.json())?;
-    } else {
-        let would = if dry_run { "would " } else { "" };
-        let lines = steps.iter().filter(|(_, step)| *step != Step::Look);
-        let lines: Vec<_> = lines.map(|(address, step)| format!("{address}: {would}{step}\n")).collect();
-        let gap = if lines.is_empty() { "" } else { "\n" };
-        print(&format!("{}{gap}{}{}\n", lines.concat(), report.table(), report.message))?;
-    }
-    Ok(Outcome::of(report.ready, report.reason))
+    let would = if how.dry_run { "would " } else { "" };
+    let lines = steps.iter().filter(|(_, step)| *step != Step::Look);
+    let lines: Vec<_> = lines.map(|(address, step)| format!("{address}: {would}{step}\n")).collect();
+    let gap = if lines.is_empty() { "" } else { "\n" };
+    format!("{}{gap}{}{}\n", lines.concat(), report.table(), report.message)
 }
 
 fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
@@ -195,7 +214,7 @@ fn lock(records: &Records, patience: Duration) -> anyhow::Result<Result<Lock, St
 }
 
 /// To standard output, which may be gone.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("could not write"),
         _ => Ok(()),

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod decide;
 mod descriptors;
 pub mod facts;
+pub mod give_back;
 pub mod holders;
 pub mod kernel;
 pub mod modules;

@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use rebellions_vfio_manager::agent::Agent;
 use rebellions_vfio_manager::commands::{self, Outcome};
 use rebellions_vfio_manager::decide::Goal;
+use rebellions_vfio_manager::give_back::give_back;
 use rebellions_vfio_manager::options::{Command, Common, Options};
 use rebellions_vfio_manager::publish::Publisher;
 use rustix::process::{WaitOptions, getpid, wait};
@@ -51,7 +52,7 @@ fn carry_out(Options { command, common, log }: Options) -> anyhow::Result<Outcom
         Command::Status { json } => commands::status(&common, json),
         Command::Check { json, agent, admin } => commands::check(&common, json, agent.then_some(admin.admin_address)),
         Command::Bind(how) => commands::once(&common, Goal::Bind, how),
-        Command::GiveBack(how) => commands::once(&common, Goal::GiveBack, how),
+        Command::GiveBack(how) => give_back(&common, how),
     }
 }
 

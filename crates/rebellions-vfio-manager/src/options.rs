@@ -50,7 +50,7 @@ pub enum Command {
     /// Bind every NPU that is free, once
     Bind(Once),
     /// Give every free NPU on vfio-pci back to its native driver, once
-    GiveBack(Once),
+    GiveBack(GiveBack),
     /// Succeed if every NPU is on vfio-pci; otherwise say on one line what is missing
     Check {
         /// As JSON
@@ -89,6 +89,20 @@ pub struct Once {
     /// How many seconds to wait for another process that is at work on the devices
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub wait: u64,
+}
+
+/// How to give devices back.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct GiveBack {
+    /// How to act
+    #[command(flatten)]
+    pub once: Once,
+
+    /// How many seconds to wait for the end of those who use an NPU. As the init container of a pod it ends at once with code
+    /// 3 all the same when a cause was not told yet, because the kubelet tells only what has ended, and waits when it is
+    /// started again
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub wait_in_use: u64,
 }
 
 /// Where devices are, and which are meant.

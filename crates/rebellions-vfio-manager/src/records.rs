@@ -3,7 +3,7 @@
 //! the bindings that it is about.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -68,6 +68,30 @@ impl Records {
         self.replace(&self.document(), document)
     }
 
+    /// The causes that `give-back` of this pod has told.
+    #[must_use]
+    pub fn told(&self, pod: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.told_folder().join(pod)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Notes them.
+    pub fn set_told(&self, pod: &str, causes: &[String]) -> anyhow::Result<()> {
+        self.replace(&self.told_folder().join(pod), &serde_json::to_string(causes)?)
+    }
+
+    /// All devices are given back: nobody waits any more.
+    pub fn forget_told(&self) -> anyhow::Result<()> {
+        match fs::remove_dir_all(self.told_folder()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("could not remove a record"),
+            _ => Ok(()),
+        }
+    }
+
+    fn told_folder(&self) -> PathBuf {
+        self.folder.join("told")
+    }
+
     /// Where the document is.
     #[must_use]
     pub fn document(&self) -> PathBuf {
@@ -127,6 +151,17 @@ mod tests {
         assert_eq!(records.former(address).as_deref(), Some("rebellions"));
         records.forget(address).expect("forgotten");
         assert_eq!(records.former(address), None);
+    }
+
+    #[test]
+    fn what_a_pod_has_told_outlives_its_container_until_nobody_waits() {
+        let (_folder, records) = records();
+        records.forget_told().expect("nothing to forget");
+        records.set_told("driver-x", &["a".to_owned()]).expect("noted");
+        assert_eq!(records.told("driver-x"), ["a"]);
+        assert_eq!(records.told("plugin-y"), Vec::<String>::new());
+        records.forget_told().expect("forgotten");
+        assert_eq!(records.told("driver-x"), Vec::<String>::new());
     }
 
     #[test]

@@ -114,6 +114,13 @@ impl Report {
         Self { ready: false, reason, message: message.into(), ..Self::new(goal, vec![], WhenNone::NotReady) }
     }
 
+    /// Whether nothing is missing but the end of those who use devices.
+    #[must_use]
+    pub fn waits_for_users(&self, goal: Goal) -> bool {
+        let missing = || self.devices.iter().filter(|device| !device.is_done(goal));
+        missing().next().is_some() && missing().all(|device| device.state == State::Busy)
+    }
+
     /// As JSON, for programs.
     #[must_use]
     pub fn json(&self) -> String {

@@ -1,7 +1,8 @@
 //! A node in the life of its agent: bound, used, restarted, killed, replaced, given back.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rebellions_vfio_manager::pci::VENDOR;
 
@@ -115,7 +116,7 @@ fn give_back(all: &[String], machine: Machine, other: &str, theirs: (String, Str
         format!("{third} Native/OnNativeDriver on uio_pci_generic"),
     ];
     equal("the document says so", document(), expected.to_vec());
-    drop(machine);
+    wait_for(machine);
     equal("given back when it is free", command(&["give-back"]).code, 0);
     equal("nothing is left behind", bound(first), free());
     equal("once more is no error", command(&["give-back"]).code, 0);
@@ -126,6 +127,24 @@ fn give_back(all: &[String], machine: Machine, other: &str, theirs: (String, Str
     equal("check agrees", command(&["check"]).code, 0);
     let json = command(&["give-back", "--json"]);
     check("and gives it back", json.code == 0 && json.out.contains("\"ready\": true"), json);
+}
+
+/// The holder is told once; the next time the command waits for its end, which does not take the kubelet's pauses.
+fn wait_for(machine: Machine) {
+    let wait = || command(&["give-back", "--wait-in-use=60"]);
+    let said = wait();
+    let holder = format!("process {} (exe) holds /dev/vfio/", machine.pid());
+    let last_line = said.out.lines().last().unwrap_or_default();
+    check("a holder is told at once, on the last line", said.code == 3 && last_line.contains(&holder), &said.out);
+    let begun = Instant::now();
+    let waiting = std::thread::spawn(wait);
+    std::thread::sleep(Duration::from_secs(3));
+    check("the next run waits for it", !waiting.is_finished(), ());
+    drop(machine);
+    let said = waiting.join().expect("a command");
+    equal("and succeeds when it has ended", said.code, 0);
+    check("within seconds", begun.elapsed() < Duration::from_secs(20), begun.elapsed());
+    check("what was told is forgotten", !Path::new("/run/rebellions/vfio-manager/told").exists(), ());
 }
 
 /// The first process of a container inherits children of those that end before them.
