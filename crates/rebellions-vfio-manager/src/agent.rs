@@ -145,7 +145,7 @@ impl Agent {
     }
 
     /// Finds out which devices there are. Those that were known stay known.
-    fn discover(&self, devices: &mut BTreeMap<Address, Device>) {
+    fn discover(&mut self, devices: &mut BTreeMap<Address, Device>) {
         let found = match self.worker.tree.npus() {
             Ok(found) => found,
             Err(error) => {
@@ -160,6 +160,7 @@ impl Agent {
             }
             stays
         });
+        self.publisher.count(found.len());
         let now = Instant::now();
         for glance in found {
             let known = devices.entry(glance.address).or_insert_with(|| Device {

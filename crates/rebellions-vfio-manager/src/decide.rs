@@ -9,6 +9,10 @@ use crate::selection::Choice;
 use crate::step::Step;
 use crate::verdict::{Reason, State, Verdict};
 
+/// Said of a kernel that has VFIO by iommufd alone.
+pub(crate) const NO_VFIO_GROUPS: &str = "this kernel has VFIO by iommufd only, without the device node /dev/vfio/N of an \
+                                         IOMMU group; use a kernel that is built with CONFIG_VFIO_GROUP";
+
 /// What a device is to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
@@ -52,7 +56,7 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
         return if is_half_done { undo(npu, verdict, attempt) } else { Decision::Rest(verdict) };
     }
     if npu.is_on_vfio() {
-        return Decision::Rest(on_vfio(npu));
+        return Decision::Rest(on_vfio(npu, host));
     }
     if let Some(verdict) = attempt.failed() {
         return undo(npu, verdict, attempt);
@@ -102,11 +106,14 @@ fn not_selected() -> Verdict {
 }
 
 /// Where a device on vfio-pci stands. It may be in a virtual machine: nothing is done to it.
-fn on_vfio(npu: &Npu) -> Verdict {
+fn on_vfio(npu: &Npu, host: &Host) -> Verdict {
     let Some(group) = &npu.group else {
         let why = "vfio-pci has it without an IOMMU group; a virtual machine cannot have it safely";
         return Verdict::new(State::Blocked, Reason::NoIommuGroup, why);
     };
+    if !group.has_node && !host.has_vfio_groups {
+        return Verdict::new(State::Blocked, Reason::NoVfioGroups, NO_VFIO_GROUPS);
+    }
     if !group.has_node {
         let why = format!("on vfio-pci, but there is no device node vfio/{}", group.name);
         return Verdict::new(State::Blocked, Reason::VfioNodeMissing, why);
@@ -138,6 +145,9 @@ fn obstacle(npu: &Npu, choice: Choice, host: &Host) -> Option<(Reason, String)> 
     };
     if group.is_unsafe {
         return Some((Reason::NoIommu, "the kernel's no-IOMMU mode protects nobody; enable the IOMMU".into()));
+    }
+    if !host.has_vfio_groups {
+        return Some((Reason::NoVfioGroups, NO_VFIO_GROUPS.into()));
     }
     if let Some(why) = shared(npu, Member::is_in_the_way) {
         return Some((Reason::IommuGroupShared, why));

@@ -74,6 +74,9 @@ pub struct Member {
 pub struct Host {
     /// Whether an IOMMU is on at all.
     pub has_iommu: bool,
+    /// Whether VFIO has device nodes per IOMMU group, `/dev/vfio/N`. A kernel without `CONFIG_VFIO_GROUP` has only those of
+    /// iommufd, `/dev/vfio/devices/vfioN`.
+    pub has_vfio_groups: bool,
     /// Whether vfio-pci is there, or why it is not.
     pub vfio_pci: Result<(), String>,
 }

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::decide::NO_VFIO_GROUPS;
 use crate::facts::{Holder, Npu, VFIO_PCI};
 use crate::step::Step;
 use crate::sysfs::Tree;
@@ -96,8 +97,11 @@ fn hold_group(kernel: &dyn Kernel, tree: &Tree, node: &Path) -> Result<Box<dyn A
         if error.kind() == ErrorKind::ResourceBusy {
             return Failure::Held(Holder { pid: 0, command: String::new(), pod: None, what: name });
         }
-        let remedy = "mount the host's /dev and name it with VFIO_DEV";
-        let hint = if error.kind() == ErrorKind::NotFound { format!("; {remedy}") } else { String::new() };
+        let hint = match error.kind() {
+            ErrorKind::NotFound if !tree.has_vfio_groups() => format!("; {NO_VFIO_GROUPS}"),
+            ErrorKind::NotFound => "; mount the host's /dev and name it with VFIO_DEV".to_owned(),
+            _ => String::new(),
+        };
         let why = format!("could not open {name} to see that nobody has it: {error}{hint}");
         Failure::Refused(Reason::UseUnknown, why)
     })

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::decide::Goal;
-use crate::pci::Address;
+use crate::pci::{Address, VENDOR};
 use crate::records::Records;
 use crate::report::Report;
 use crate::schedule::RESCAN;
@@ -48,6 +48,8 @@ pub struct Publisher {
     shared: Arc<Mutex<Shared>>,
     known: BTreeMap<Address, (State, Reason, Timestamp)>,
     document: String,
+    /// How many NPUs were found last.
+    found: Option<usize>,
     state: Family<DeviceLabels, Gauge>,
     since: Family<AddressLabel, Gauge>,
     transitions: Family<AddressLabel, Counter>,
@@ -80,6 +82,7 @@ impl Publisher {
             shared: Arc::clone(&shared),
             known: BTreeMap::new(),
             document: String::new(),
+            found: None,
             state: Family::default(),
             since: Family::default(),
             transitions: Family::default(),
@@ -102,6 +105,17 @@ impl Publisher {
     /// The loop has come round.
     pub fn beat(&self) {
         self.share(|shared| shared.beat = Instant::now());
+    }
+
+    /// Tells how many NPUs there are, at first and when their number changes.
+    pub fn count(&mut self, found: usize) {
+        if self.found.replace(found) == Some(found) {
+            return;
+        }
+        match found {
+            0 => warn!("Found no NPU (PCI vendor {VENDOR:04x}, class 12xx00)"),
+            npus => info!(npus, "Found NPUs"),
+        }
     }
 
     /// Tells only those who ask: the document is another agent's.

@@ -428,6 +428,31 @@ fn without_the_groups_device_node_nothing_is_taken_from_vfio_pci() {
     assert_eq!(fake.driver(address).as_deref(), Some(VFIO_PCI));
 }
 
+/// Virtual machines need the group's device node, and only it tells whether one has the device.
+#[test]
+fn a_kernel_that_has_vfio_by_iommufd_only_is_told_as_that_and_nothing_is_touched() {
+    let (fake, address) = one();
+    std::fs::create_dir_all(fake.sys().join("class/vfio-dev/vfio0")).expect("a folder");
+    let finding = run(&fake, Goal::Bind, address);
+    assert_eq!(stands(&finding), (State::Blocked, Reason::NoVfioGroups));
+    assert!(finding.verdict.message.contains("CONFIG_VFIO_GROUP"), "{}", finding.verdict.message);
+    expect_untouched(&fake, address);
+    // Bound by somebody else, it is told the same, in either mode.
+    let fake = Fake::new();
+    let address = fake.plug("0000:03:00.0", Card { known_to: vec![VFIO_PCI], ..npu(7) });
+    std::fs::create_dir_all(fake.sys().join("class/vfio-dev/vfio0")).expect("a folder");
+    std::fs::remove_file(fake.dev().join("vfio/7")).expect("a node");
+    fake.set(address, "driver_override", "vfio-pci\n");
+    for (goal, reason) in [(Goal::Bind, Reason::NoVfioGroups), (Goal::GiveBack, Reason::UseUnknown)] {
+        let finding = run(&fake, goal, address);
+        assert_eq!(stands(&finding), (State::Blocked, reason));
+        assert!(finding.verdict.message.contains("CONFIG_VFIO_GROUP"), "{}", finding.verdict.message);
+    }
+    // A kernel that has both is like any other.
+    std::fs::create_dir_all(fake.sys().join("class/vfio/7")).expect("a folder");
+    assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Blocked, Reason::VfioNodeMissing));
+}
+
 /// An agent was interrupted while it took the device, and its successor is told to leave it.
 #[test]
 fn what_is_excluded_half_way_goes_back_to_its_driver() {

@@ -77,8 +77,17 @@ impl Tree {
         let has_entries = |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         Host {
             has_iommu: has_entries(self.sys.join("class/iommu")) || has_entries(self.sys.join("kernel/iommu_groups")),
+            has_vfio_groups: self.has_vfio_groups(),
             vfio_pci: if self.has_driver(VFIO_PCI) { Ok(()) } else { Err("the driver vfio-pci is not there".into()) },
         }
+    }
+
+    /// Whether VFIO has device nodes per IOMMU group; assumed until VFIO is there. Source: Linux, `drivers/vfio/group.c` and
+    /// `drivers/vfio/vfio_main.c`, which make these classes.
+    #[must_use]
+    pub fn has_vfio_groups(&self) -> bool {
+        let class = |name: &str| self.sys.join("class").join(name).is_dir();
+        class("vfio") || !class("vfio-dev")
     }
 
     /// Whether a PCI driver is there.

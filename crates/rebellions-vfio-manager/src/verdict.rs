@@ -56,6 +56,8 @@ pub enum Reason {
     VfioPciMissing,
     /// `/sys` cannot be written.
     SysfsReadOnly,
+    /// The kernel has no device nodes for IOMMU groups.
+    NoVfioGroups,
     /// The group's device node is missing.
     VfioNodeMissing,
     /// The driver did not let go.

@@ -20,7 +20,7 @@ fn npu(driver: &str, reservation: &str) -> Npu {
 }
 
 fn host() -> Host {
-    Host { has_iommu: true, vfio_pci: Ok(()) }
+    Host { has_iommu: true, has_vfio_groups: true, vfio_pci: Ok(()) }
 }
 
 fn held() -> Usage {
@@ -146,7 +146,8 @@ proptest! {
         attempt in any_attempt(),
     ) {
         let goal = if bind { Goal::Bind } else { Goal::GiveBack };
-        let host = Host { has_iommu: true, vfio_pci: if has_vfio { Ok(()) } else { Err("no".into()) } };
+        let vfio_pci = if has_vfio { Ok(()) } else { Err("no".into()) };
+        let host = Host { vfio_pci, ..host() };
         let usage = match usage {
             0 => Usage::Unknown,
             1 => Usage::Free,

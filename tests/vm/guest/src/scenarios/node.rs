@@ -54,6 +54,7 @@ pub fn run() -> anyhow::Result<()> {
         metrics.contains(&metric) && metrics.contains("state=\"Bound\""),
         metrics.len(),
     );
+    equal("the log says how many there are", agent.said().matches("Found NPUs").count(), 1);
     equal("one line for each transition", agent.said().matches("Device stands").count(), 3);
     check("and one for each write", agent.said().matches("Changing device").count() >= 3, agent.said());
     println!("@@FIGURE agent RSS {}", memory(agent.pid()));

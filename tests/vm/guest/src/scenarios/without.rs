@@ -31,6 +31,7 @@ pub fn a_device() -> anyhow::Result<()> {
     let mut agent = Agent::start();
     eventually("it is not ready", || agent.get("/readyz"), |answer| answer.contains("this node has no NPU"));
     equal("the probe fails with its own code", agent.probe().code, 4);
+    equal("the log says so", agent.said().matches("Found no NPU").count(), 1);
     agent.stop();
     let mut agent = Agent::start_with(&["VFIO_WHEN_NONE=ready"]);
     eventually("it is ready where an admin says so", || agent.probe().code, |code| *code == 0);
