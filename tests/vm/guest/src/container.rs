@@ -95,6 +95,8 @@ pub fn inside(environment: &[&str]) -> anyhow::Result<()> {
     mount_move(ROOT, "/")?;
     chroot(".")?;
     chdir("/")?;
+    // Nothing of ours writes outside its mounts.
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, c"")?;
     let mut program = Command::new(Path::new("/").join(PROGRAM));
     program.args(&manifest.args).env_clear().envs(manifest.env).envs(pairs(environment));
     Err(program.exec().into())
