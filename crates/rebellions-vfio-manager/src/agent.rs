@@ -12,28 +12,28 @@ use tracing::{info, warn};
 
 use crate::decide::Goal;
 use crate::modules::Modules;
-use crate::pass::{Finding, Worker};
+use crate::parallel::CurrentStep;
+use crate::pass::{PassResult, Worker};
 use crate::pci::Address;
 use crate::publish::Publisher;
 use crate::records::Lock;
 use crate::report::{DeviceReport, Report, WhenNone};
-use crate::schedule::{PEACE, RESCAN, after_loss, news_matter, next_look};
-use crate::survey::Doing;
-use crate::sysfs::Glance;
+use crate::schedule::{RESCAN, STABLE_AFTER, event_matters, next_look, rebind_delay};
+use crate::sysfs::NpuEntry;
 use crate::uevent::{Uevent, Uevents};
 use crate::verdict::{Reason, State, Verdict};
 
 /// What happens within this time is looked at together.
-const TOGETHER: Duration = Duration::from_millis(100);
+const COALESCE_WINDOW: Duration = Duration::from_millis(100);
 
 /// A pass that takes longer has met a kernel call that does not come back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// How often an agent that waits for another one looks whether that has ended.
 const LOCK_POLL: Duration = Duration::from_millis(500);
 
 /// How long passes may go on when the agent is told to stop.
-const FAREWELL: Duration = Duration::from_millis(700);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(700);
 
 /// Everything that the agent needs.
 pub struct Agent {
@@ -49,7 +49,7 @@ pub struct Agent {
 
 /// What is known of a device between passes.
 struct Device {
-    glance: Glance,
+    entry: NpuEntry,
     report: Option<DeviceReport>,
     due: Instant,
     /// No pass before, whatever is heard of it.
@@ -60,7 +60,7 @@ struct Device {
     /// How often in a row somebody took it away soon after.
     losses: u32,
     /// Since when a pass has been under way.
-    running: Option<(Instant, Doing)>,
+    running: Option<(Instant, CurrentStep)>,
 }
 
 impl Agent {
@@ -73,11 +73,11 @@ impl Agent {
             None
         });
         let mut devices: BTreeMap<Address, Device> = BTreeMap::new();
-        let mut passes: JoinSet<(Address, Finding)> = JoinSet::new();
-        let mut loading = Loading::default();
+        let mut passes: JoinSet<(Address, PassResult)> = JoinSet::new();
+        let mut loading = ModuleLoad::default();
         let mut rescan_at = Instant::now();
         loop {
-            self.publisher.beat();
+            self.publisher.heartbeat();
             if rescan_at <= Instant::now() {
                 rescan_at = Instant::now() + RESCAN;
                 self.discover(&mut devices);
@@ -97,7 +97,7 @@ impl Agent {
                 }
                 Some(done) = passes.join_next() => {
                     match done {
-                        Ok((address, finding)) => conclude(&mut devices, address, finding),
+                        Ok((address, finding)) => finish_pass(&mut devices, address, finding),
                         Err(error) => warn!(err = %error, "A pass failed"),
                     }
                     // Somebody may have changed the device since the pass looked last, when news of it did not count.
@@ -105,9 +105,9 @@ impl Agent {
                 }
                 outcome = loading.ended() => loading.note(outcome),
                 event = news(&mut uevents) => {
-                    tokio::time::sleep(TOGETHER).await;
+                    tokio::time::sleep(COALESCE_WINDOW).await;
                     let more = uevents.iter_mut().flat_map(Uevents::more);
-                    std::iter::once(event).chain(more).for_each(|event| take_news(&mut devices, event));
+                    std::iter::once(event).chain(more).for_each(|event| handle_uevent(&mut devices, event));
                     rescan_at = Instant::now();
                 }
                 () = sleep_until(due) => {}
@@ -115,7 +115,7 @@ impl Agent {
         }
         // What was begun is brought to an end if that takes no longer than a moment.
         let ended = async { while passes.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(FAREWELL, ended).await;
+        let _ = tokio::time::timeout(SHUTDOWN_GRACE, ended).await;
         Ok(())
     }
 
@@ -126,14 +126,10 @@ impl Agent {
             match self.worker.records.lock()? {
                 Ok(lock) => return Ok(Some(lock)),
                 Err(taken) => {
-                    self.publisher.beat();
+                    self.publisher.heartbeat();
                     if !std::mem::replace(&mut told, true) {
                         warn!(err = %taken, "Another agent is at work; waiting for its end");
-                        self.publisher.tell_only(&Report::without_devices(
-                            Goal::Bind,
-                            "AnotherAgent",
-                            taken.to_string(),
-                        ));
+                        self.publisher.serve(&Report::without_devices(Goal::Bind, "AnotherAgent", taken.to_string()));
                     }
                 }
             }
@@ -154,7 +150,7 @@ impl Agent {
             }
         };
         devices.retain(|address, device| {
-            let stays = device.running.is_some() || found.iter().any(|glance| glance.address == *address);
+            let stays = device.running.is_some() || found.iter().any(|entry| entry.address == *address);
             if !stays {
                 info!(address = %address, "Device is gone");
             }
@@ -162,9 +158,9 @@ impl Agent {
         });
         self.publisher.count(found.len());
         let now = Instant::now();
-        for glance in found {
-            let known = devices.entry(glance.address).or_insert_with(|| Device {
-                glance: glance.clone(),
+        for entry in found {
+            let known = devices.entry(entry.address).or_insert_with(|| Device {
+                entry: entry.clone(),
                 report: None,
                 due: now,
                 not_before: now,
@@ -173,8 +169,8 @@ impl Agent {
                 losses: 0,
                 running: None,
             });
-            if known.glance != glance {
-                known.glance = glance;
+            if known.entry != entry {
+                known.entry = entry;
                 // What a pass does itself is no news; what comes between is seen when it has ended.
                 if known.running.is_none() {
                     known.changed(now);
@@ -184,7 +180,7 @@ impl Agent {
     }
 
     /// Looks whether vfio-pci is there, and has it loaded when a device needs it.
-    fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut Loading) {
+    fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut ModuleLoad) {
         self.worker.host = self.worker.tree.host();
         let Some(modules) = &self.modules else { return };
         let now = Instant::now();
@@ -210,18 +206,18 @@ impl Agent {
         }
     }
 
-    fn start_passes(&self, devices: &mut BTreeMap<Address, Device>, passes: &mut JoinSet<(Address, Finding)>) {
+    fn start_passes(&self, devices: &mut BTreeMap<Address, Device>, passes: &mut JoinSet<(Address, PassResult)>) {
         let now = Instant::now();
         let worker = Arc::new(self.worker.clone());
         for (address, device) in
             devices.iter_mut().filter(|(_, device)| device.running.is_none() && device.due() <= now)
         {
-            let (worker, address, doing) = (Arc::clone(&worker), *address, Doing::default());
-            device.running = Some((now, doing.clone()));
+            let (worker, address, current) = (Arc::clone(&worker), *address, CurrentStep::default());
+            device.running = Some((now, current.clone()));
             // A thread: what it calls may never return.
             passes.spawn_blocking(move || {
                 let finding = worker.run(Goal::Bind, address, &mut |step| {
-                    doing.begin(step);
+                    current.begin(step);
                     info!(address = %address, step = %step, "Changing device");
                 });
                 (address, finding)
@@ -242,7 +238,7 @@ impl Agent {
 
 /// The driver vfio-pci, while it is not there.
 #[derive(Default)]
-struct Loading {
+struct ModuleLoad {
     /// An attempt that is under way, and since when.
     task: Option<(Instant, JoinHandle<anyhow::Result<()>>)>,
     /// When to try again.
@@ -251,11 +247,11 @@ struct Loading {
     error: String,
 }
 
-impl Loading {
+impl ModuleLoad {
     /// Until when devices are not looked at, because what they need is about to be there.
     fn holds_until(&self) -> Option<Instant> {
         let (since, _) = self.task.as_ref()?;
-        Some(*since + PATIENCE).filter(|until| *until > Instant::now())
+        Some(*since + STUCK_AFTER).filter(|until| *until > Instant::now())
     }
 
     /// When to try again.
@@ -286,16 +282,16 @@ impl Device {
     /// Somebody bound or unbound it.
     fn changed(&mut self, now: Instant) {
         if let Some(since) = self.bound_since.take() {
-            self.losses = if now.duration_since(since) < PEACE { self.losses.saturating_add(1) } else { 1 };
-            let wait = after_loss(self.losses);
+            self.losses = if now.duration_since(since) < STABLE_AFTER { self.losses.saturating_add(1) } else { 1 };
+            let wait = rebind_delay(self.losses);
             self.due = now;
             self.not_before = now + wait;
             let message = match self.losses {
                 1 => "somebody took it away".to_owned(),
                 times => format!("somebody took it away {times} times in a row; bound again in {} s", wait.as_secs()),
             };
-            self.report = Some(self.at_a_glance(Verdict::new(State::Unbound, Reason::NotBound, message)));
-        } else if news_matter(self.state(), false) {
+            self.report = Some(self.report_as(Verdict::new(State::Unbound, Reason::NotBound, message)));
+        } else if event_matters(self.state(), false) {
             self.due = self.due.min(now);
         }
     }
@@ -308,8 +304,8 @@ impl Device {
     fn next(&self) -> Instant {
         match &self.running {
             // Only to say how long it has been stuck, now and then.
-            Some((since, _)) if since.elapsed() > PATIENCE => Instant::now() + RESCAN,
-            Some((since, _)) => *since + PATIENCE,
+            Some((since, _)) if since.elapsed() > STUCK_AFTER => Instant::now() + RESCAN,
+            Some((since, _)) => *since + STUCK_AFTER,
             None => self.due(),
         }
     }
@@ -319,22 +315,24 @@ impl Device {
     }
 
     /// What to say of it without looking closer.
-    fn at_a_glance(&self, verdict: Verdict) -> DeviceReport {
-        let Glance { address, device, driver } = &self.glance;
+    fn report_as(&self, verdict: Verdict) -> DeviceReport {
+        let NpuEntry { address, device, driver } = &self.entry;
         DeviceReport { driver: driver.clone(), ..DeviceReport::new(*address, *device, None, verdict) }
     }
 
     fn report(&self) -> Option<DeviceReport> {
         match &self.running {
-            Some((since, doing)) if since.elapsed() >= PATIENCE => Some(self.at_a_glance(doing.stuck(since.elapsed()))),
+            Some((since, current)) if since.elapsed() >= STUCK_AFTER => {
+                Some(self.report_as(current.stuck(since.elapsed())))
+            }
             _ => self.report.clone(),
         }
     }
 }
 
 /// Takes note of what a pass found.
-fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: Finding) {
-    let Finding { npu, verdict, steps } = finding;
+fn finish_pass(devices: &mut BTreeMap<Address, Device>, address: Address, finding: PassResult) {
+    let PassResult { npu, verdict, steps } = finding;
     if verdict.reason == Reason::DeviceGone {
         info!(address = %address, "Device is gone");
         devices.remove(&address);
@@ -347,14 +345,14 @@ fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: 
         device.running = None;
         device.bound_since = (state == State::Bound).then(|| device.bound_since.unwrap_or_else(Instant::now));
         if let Some(npu) = &npu {
-            device.glance.driver.clone_from(&npu.driver);
+            device.entry.driver.clone_from(&npu.driver);
         }
-        device.report = Some(DeviceReport::new(address, device.glance.device, npu.as_ref(), verdict));
+        device.report = Some(DeviceReport::new(address, device.entry.device, npu.as_ref(), verdict));
     }
     // Whether a group can be handed over depends on all that are in it.
     if let Some(group) = npu.and_then(|npu| npu.group).filter(|_| !steps.is_empty()) {
         for mate in group.others {
-            if let Some(device) = devices.get_mut(&mate.address).filter(|mate| news_matter(mate.state(), false)) {
+            if let Some(device) = devices.get_mut(&mate.address).filter(|mate| event_matters(mate.state(), false)) {
                 device.due = Instant::now();
             }
         }
@@ -362,10 +360,10 @@ fn conclude(devices: &mut BTreeMap<Address, Device>, address: Address, finding: 
 }
 
 /// What the kernel told makes devices due.
-fn take_news(devices: &mut BTreeMap<Address, Device>, Uevent { address, is_new }: Uevent) {
+fn handle_uevent(devices: &mut BTreeMap<Address, Device>, Uevent { address, is_new }: Uevent) {
     for (known, device) in devices.iter_mut().filter(|(known, _)| address.is_none_or(|address| address == **known)) {
         // Whether it is still bound is seen in the list of devices, which is looked at next.
-        if device.bound_since.is_none() && news_matter(device.state(), is_new && address == Some(*known)) {
+        if device.bound_since.is_none() && event_matters(device.state(), is_new && address == Some(*known)) {
             device.due = device.due.min(Instant::now());
         }
     }

@@ -5,7 +5,7 @@ use crate::verdict::{Reason, State, Verdict};
 
 /// The driver that a device was taken from, by us or by an agent before us.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct PreviousDriver {
     /// Its name; empty if the device had none.
     pub driver: String,
     /// Whether it is loaded.
@@ -16,7 +16,7 @@ pub struct Former {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// What the device had before; `None` if it was never taken.
-    pub(crate) former: Option<Former>,
+    pub(crate) previous_driver: Option<PreviousDriver>,
     /// A step of this attempt changed the device.
     pub(crate) touched: bool,
     /// A probe was made since the last change.
@@ -24,11 +24,11 @@ pub struct Attempt {
     /// How often it was taken from a driver.
     unbinds: u32,
     /// It cannot be done; what was begun is being undone.
-    trouble: Option<Trouble>,
+    error: Option<AttemptError>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Trouble {
+struct AttemptError {
     reason: Reason,
     why: String,
     /// Not even undoing is possible.
@@ -36,47 +36,47 @@ struct Trouble {
 }
 
 /// How often a device is taken from a driver before somebody else must be at work on it.
-const FIGHTS: u32 = 3;
+const MAX_UNBINDS: u32 = 3;
 
 impl Attempt {
     /// An attempt on a device that had this before.
     #[must_use]
-    pub fn after(former: Option<Former>) -> Self {
-        Self { former, ..Self::default() }
+    pub fn after(previous_driver: Option<PreviousDriver>) -> Self {
+        Self { previous_driver, ..Self::default() }
     }
 
     /// Takes note of what became of a step.
     pub fn note(&mut self, step: &Step, result: Result<(), (Reason, String)>) {
         self.touched = true;
-        self.probed = *step == Step::Probe || (self.probed && *step == Step::Ask);
+        self.probed = *step == Step::Probe || (self.probed && *step == Step::Bind);
         match (step, result) {
             (Step::Unbind(driver), Ok(())) => {
                 self.unbinds += 1;
-                if self.unbinds > FIGHTS {
+                if self.unbinds > MAX_UNBINDS {
                     self.fail(Reason::TakenByAnother, format!("{driver} takes it again and again"));
                 }
             }
-            (Step::Ask, Err((_, why))) => self.fail(Reason::NotTaken, why),
+            (Step::Bind, Err((_, why))) => self.fail(Reason::NotTaken, why),
             (_, Ok(())) => {}
             (_, Err((reason, why))) => self.fail(reason, why),
         }
     }
 
     fn fail(&mut self, reason: Reason, why: String) {
-        match &mut self.trouble {
-            Some(trouble) => trouble.is_final = true,
-            None => self.trouble = Some(Trouble { reason, why, is_final: false }),
+        match &mut self.error {
+            Some(error) => error.is_final = true,
+            None => self.error = Some(AttemptError { reason, why, is_final: false }),
         }
     }
 
     /// Whether not even undoing is possible.
-    pub(crate) fn is_hopeless(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.is_final)
+    pub(crate) fn is_unrecoverable(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.is_final)
     }
 
     /// Why it cannot be done, if it cannot.
     pub(crate) fn failed(&self) -> Option<Verdict> {
-        let Trouble { reason, why, .. } = self.trouble.as_ref()?;
+        let AttemptError { reason, why, .. } = self.error.as_ref()?;
         Some(Verdict::new(State::Failed, *reason, why.clone()))
     }
 }

@@ -11,12 +11,12 @@ use serde::Deserialize;
 
 use crate::decide::Goal;
 use crate::options::{Common, Once};
+use crate::parallel::{Mode, run_all};
 use crate::pass::Worker;
 use crate::probe;
 use crate::records::{Lock, Records};
 use crate::report::{DeviceReport, Report};
 use crate::step::Step;
-use crate::survey::{Mode, survey};
 use crate::verdict::State;
 
 /// How long a look may take; it is a probe's time limit, too.
@@ -109,9 +109,9 @@ pub(crate) fn act(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Acte
     if goal == Goal::Bind && !how.dry_run {
         load_vfio_pci(&mut worker, common);
     }
-    let (mode, patience) = if how.dry_run { (Mode::DryRun, LOOK) } else { (Mode::Act, ACT) };
+    let (mode, timeout) = if how.dry_run { (Mode::DryRun, LOOK) } else { (Mode::Act, ACT) };
     let records = worker.records.clone();
-    let (report, steps) = run(worker, common, goal, mode, patience)?;
+    let (report, steps) = run(worker, common, goal, mode, timeout)?;
     if !how.dry_run {
         records.publish(&report.json())?;
     }
@@ -136,7 +136,7 @@ fn text(report: &Report, steps: &[(String, Step)], how: Once) -> String {
         return report.json();
     }
     let would = if how.dry_run { "would " } else { "" };
-    let lines = steps.iter().filter(|(_, step)| *step != Step::Look);
+    let lines = steps.iter().filter(|(_, step)| *step != Step::CheckUsage);
     let lines: Vec<_> = lines.map(|(address, step)| format!("{address}: {would}{step}\n")).collect();
     let gap = if lines.is_empty() { "" } else { "\n" };
     format!("{}{gap}{}{}\n", lines.concat(), report.table(), report.message)
@@ -144,11 +144,11 @@ fn text(report: &Report, steps: &[(String, Step)], how: Once) -> String {
 
 fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
     let worker = common.worker();
-    let told = told(&worker.records);
+    let known = agent_document(&worker.records);
     let (mut report, steps) = run(worker, common, Goal::Bind, Mode::Look, LOOK)?;
     // What the agent tried, and how it failed, is not to be seen from outside.
     for device in &mut report.devices {
-        if let Some(known) = told.iter().find(|known| known.address == device.address.to_string()) {
+        if let Some(known) = known.iter().find(|known| known.address == device.address.to_string()) {
             known.add_to(device);
         }
     }
@@ -160,10 +160,10 @@ fn run(
     common: &Common,
     goal: Goal,
     mode: Mode,
-    patience: Duration,
+    timeout: Duration,
 ) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
     let folder = worker.tree.sys.clone();
-    survey(&Arc::new(worker), goal, mode, common.when_none, patience)
+    run_all(&Arc::new(worker), goal, mode, common.when_none, timeout)
         .with_context(|| format!("could not list the PCI devices of {}", folder.display()))
 }
 
@@ -171,18 +171,18 @@ fn run(
 #[derive(Deserialize)]
 struct Document {
     goal: String,
-    devices: Vec<Told>,
+    devices: Vec<AgentDevice>,
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct AgentDevice {
     address: String,
     state: String,
     reason: String,
     message: String,
 }
 
-impl Told {
+impl AgentDevice {
     /// Adds what the agent knows of a device to what can be seen of it.
     fn add_to(&self, device: &mut DeviceReport) {
         let is_trouble = ["Failed", "Stuck", "Blocked", "Busy"].contains(&self.state.as_str());
@@ -196,18 +196,18 @@ impl Told {
 }
 
 /// What the agent said last.
-fn told(records: &Records) -> Vec<Told> {
+fn agent_document(records: &Records) -> Vec<AgentDevice> {
     let text = std::fs::read_to_string(records.document()).unwrap_or_default();
     let document = serde_json::from_str::<Document>(&text).ok().filter(|document| document.goal == "Bind");
     document.map(|document| document.devices).unwrap_or_default()
 }
 
-fn lock(records: &Records, patience: Duration) -> anyhow::Result<Result<Lock, String>> {
+fn lock(records: &Records, timeout: Duration) -> anyhow::Result<Result<Lock, String>> {
     let begun = Instant::now();
     loop {
         match records.lock()? {
             Ok(lock) => return Ok(Ok(lock)),
-            Err(taken) if begun.elapsed() >= patience => return Ok(Err(taken.to_string())),
+            Err(taken) if begun.elapsed() >= timeout => return Ok(Err(taken.to_string())),
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
     }

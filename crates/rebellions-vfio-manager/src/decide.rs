@@ -3,7 +3,7 @@
 //! It looks at one device, and at nothing but facts that were read since the last step. So it does not matter who else
 //! writes, where it was interrupted, or whether a process before it had begun.
 
-use crate::attempt::{Attempt, Former};
+use crate::attempt::{Attempt, PreviousDriver};
 use crate::facts::{Function, Host, Member, Npu, Usage, VFIO_PCI};
 use crate::selection::Choice;
 use crate::step::Step;
@@ -52,7 +52,7 @@ fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
 fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     if let Some(verdict) = exclusion(npu, choice) {
         // What we had begun before it was excluded is undone; what others reserved is theirs.
-        let is_half_done = attempt.former.is_some() && !npu.is_on_vfio();
+        let is_half_done = attempt.previous_driver.is_some() && !npu.is_on_vfio();
         return if is_half_done { undo(npu, verdict, attempt) } else { Decision::Rest(verdict) };
     }
     if npu.is_on_vfio() {
@@ -65,15 +65,15 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
         return undo(npu, Verdict::new(State::Blocked, reason, why), attempt);
     }
     match (&npu.driver, usage) {
-        (Some(_), Usage::Unknown) => Decision::Do(Step::Look),
+        (Some(_), Usage::NotChecked) => Decision::Do(Step::CheckUsage),
         // What we took from its driver ourselves is not: the call has come back.
-        (None, Usage::Unknown) if npu.may_be_in_limbo() && !attempt.touched => Decision::Do(Step::Look),
+        (None, Usage::NotChecked) if npu.may_be_unbinding() && !attempt.touched => Decision::Do(Step::CheckUsage),
         // Nothing is undone either: no write would return.
-        (None, Usage::Held(holders)) if npu.may_be_in_limbo() && !attempt.touched => {
+        (None, Usage::Held(holders)) if npu.may_be_unbinding() && !attempt.touched => {
             Decision::Rest(Verdict::busy(holders))
         }
         (Some(_), Usage::Held(holders)) => undo(npu, Verdict::busy(holders), attempt),
-        (Some(_), Usage::Untellable(why)) => {
+        (Some(_), Usage::Undetermined(why)) => {
             undo(npu, Verdict::new(State::Blocked, Reason::UseUnknown, why.clone()), attempt)
         }
         // First, so that nobody else takes it in between.
@@ -81,7 +81,7 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
         (Some(driver), Usage::Free) => Decision::Do(Step::Unbind(driver.clone())),
         (None, _) if !attempt.probed => Decision::Do(Step::Probe),
         // A probe that finds no driver says nothing, whatever the reason.
-        (None, _) => Decision::Do(Step::Ask),
+        (None, _) => Decision::Do(Step::Bind),
     }
 }
 
@@ -172,7 +172,7 @@ fn shared(npu: &Npu, is_obstacle: impl Fn(&Member) -> bool) -> Option<String> {
 
 /// Leaves a device as it was before us, then rests.
 fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
-    if attempt.is_hopeless() {
+    if attempt.is_unrecoverable() {
         return Decision::Rest(verdict);
     }
     if npu.is_reserved() {
@@ -189,7 +189,7 @@ fn give_back(npu: &Npu, choice: Choice, usage: &Usage, attempt: &Attempt) -> Dec
     if choice == Choice::Excluded {
         return Decision::Rest(not_selected());
     }
-    let is_ours = npu.is_reserved() || attempt.touched || attempt.former.is_some();
+    let is_ours = npu.is_reserved() || attempt.touched || attempt.previous_driver.is_some();
     if let Some(verdict) = attempt.failed() {
         return Decision::Rest(verdict);
     }
@@ -211,19 +211,19 @@ fn give_back(npu: &Npu, choice: Choice, usage: &Usage, attempt: &Attempt) -> Dec
                 Reason::ActiveVirtualFunctions,
                 format!("{active} of its virtual functions are on; write 0 to its sriov_numvfs first"),
             ),
-            Usage::Unknown => Decision::Do(Step::Look),
+            Usage::NotChecked => Decision::Do(Step::CheckUsage),
             Usage::Held(holders) => Decision::Rest(Verdict::busy(holders)),
-            Usage::Untellable(why) => rest(State::Blocked, Reason::UseUnknown, why.clone()),
+            Usage::Undetermined(why) => rest(State::Blocked, Reason::UseUnknown, why.clone()),
             Usage::Free => Decision::Do(Step::Unbind(VFIO_PCI.into())),
         };
     }
     if npu.is_reserved() {
         return Decision::Do(Step::Unreserve);
     }
-    match (&npu.driver, &attempt.former) {
+    match (&npu.driver, &attempt.previous_driver) {
         (Some(driver), _) => rest(State::Native, Reason::OnNativeDriver, format!("on {driver}")),
         (None, _) if is_ours && !attempt.probed => Decision::Do(Step::Probe),
-        (None, Some(Former { driver, is_loaded: true })) => rest(
+        (None, Some(PreviousDriver { driver, is_loaded: true })) => rest(
             State::Failed,
             Reason::NotTaken,
             format!("{driver}, which had it before, is loaded and did not take it"),

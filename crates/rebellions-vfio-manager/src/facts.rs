@@ -99,13 +99,13 @@ pub struct Holder {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Usage {
     /// Nobody has looked since the last step.
-    Unknown,
+    NotChecked,
     /// It is not.
     Free,
     /// It is.
     Held(Vec<Holder>),
     /// It cannot be told, with the reason.
-    Untellable(String),
+    Undetermined(String),
 }
 
 impl Npu {
@@ -118,7 +118,7 @@ impl Npu {
     /// Whether it may be between two states: without a driver, while device nodes of a driver exist. Somebody may be taking
     /// it from a user who has not let go yet; whatever is written then does not return.
     #[must_use]
-    pub fn may_be_in_limbo(&self) -> bool {
+    pub fn may_be_unbinding(&self) -> bool {
         let has_group_node = self.group.as_ref().is_some_and(|group| group.has_node);
         self.driver.is_none() && (has_group_node || self.has_leftover_nodes)
     }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::facts::VFIO_PCI;
 use crate::holders::Processes;
-use crate::kernel::{Kernel, Turns};
+use crate::kernel::{GroupLocks, Kernel};
 use crate::pass::Worker;
 use crate::pci::Address;
 use crate::records::Records;
@@ -115,7 +115,7 @@ impl Fake {
             tree,
             processes: Processes { folder: "/proc".into(), must_be_the_hosts: false },
             kernel: Arc::new(Shared(Arc::clone(self))),
-            turns: Turns::default(),
+            group_locks: GroupLocks::default(),
             selection: Selection::default(),
             records: Records::of(Path::new("/sys"), Some(self.root.path().join("run"))),
         }

@@ -33,7 +33,7 @@ impl Processes {
     #[must_use]
     pub fn usage(&self, tree: &Tree, npu: &Npu) -> Usage {
         if self.must_be_the_hosts && !self.are_the_hosts() {
-            return Usage::Untellable(format!(
+            return Usage::Undetermined(format!(
                 "processes of the host are not visible in {}; mount the host's /proc and name it with VFIO_PROC",
                 self.folder.display()
             ));
@@ -73,7 +73,7 @@ impl Processes {
             // Only what is open before and after the count was open when it was read.
             let before = self.descriptors(&nodes);
             let Some(count) = count() else {
-                return Usage::Untellable(format!(
+                return Usage::Undetermined(format!(
                     "the driver {driver} does not count its users, so that one without a descriptor cannot be ruled \
                      out; keep {driver} from being loaded on this node: an NPU without a driver can be bound"
                 ));
@@ -89,7 +89,7 @@ impl Processes {
                     ),
                     ..Holder::default()
                 }]),
-                Users::Ambiguous => Usage::Untellable(self.ambiguity(tree, driver, count, &known, &nodes)),
+                Users::Ambiguous => Usage::Undetermined(self.ambiguity(tree, driver, count, &known, &nodes)),
             };
         }
         usage

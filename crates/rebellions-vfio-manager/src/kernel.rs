@@ -42,12 +42,12 @@ impl Kernel for Linux {
 
 /// Who of us has a group's device node open. It is for one at a time, and devices of a group are given back side by side.
 #[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>>);
+pub struct GroupLocks(Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>>);
 
-impl Turns {
+impl GroupLocks {
     fn of(&self, node: &Path) -> Arc<Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(turns.entry(node.into()).or_default())
+        let mut group_locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(group_locks.entry(node.into()).or_default())
     }
 }
 
@@ -61,17 +61,23 @@ pub enum Failure {
 }
 
 /// Carries out a step. What it led to is for the caller to see.
-pub fn carry_out(kernel: &dyn Kernel, turns: &Turns, tree: &Tree, npu: &Npu, step: &Step) -> Result<(), Failure> {
+pub fn apply(
+    kernel: &dyn Kernel,
+    group_locks: &GroupLocks,
+    tree: &Tree,
+    npu: &Npu,
+    step: &Step,
+) -> Result<(), Failure> {
     let address = npu.address.to_string();
     let reservation = tree.device_folder(npu.address).join("driver_override");
     let write = |path: &Path, text: &str| kernel.write(path, text).map_err(|error| refused(path, &error));
     match step {
-        Step::Look => Ok(()),
+        Step::CheckUsage => Ok(()),
         Step::Reserve => write(&reservation, VFIO_PCI),
         Step::Unreserve => write(&reservation, CLEAR),
         Step::Unbind(driver) => {
             let node = npu.group.as_ref().filter(|_| npu.is_on_vfio()).map(|group| tree.group_node(&group.name));
-            let turn = node.as_ref().map(|node| turns.of(node));
+            let turn = node.as_ref().map(|node| group_locks.of(node));
             let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             // As long as we have the group open, no virtual machine can come in between.
             let guard = node.map(|node| hold_group(kernel, tree, &node)).transpose()?;
@@ -85,7 +91,7 @@ pub fn carry_out(kernel: &dyn Kernel, turns: &Turns, tree: &Tree, npu: &Npu, ste
             }
         }
         Step::Probe => write(&tree.sys.join("bus/pci/drivers_probe"), &address),
-        Step::Ask => write(&tree.driver_folder(VFIO_PCI).join("bind"), &address),
+        Step::Bind => write(&tree.driver_folder(VFIO_PCI).join("bind"), &address),
     }
 }
 

@@ -20,7 +20,7 @@ use tracing::info;
 
 fn main() -> ExitCode {
     let options = Options::try_parse().unwrap_or_else(|error| explain(&error));
-    match carry_out(options) {
+    match apply(options) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             // Without a backtrace: it is for people.
@@ -45,7 +45,7 @@ fn explain(error: &clap::Error) -> ! {
     std::process::exit(code)
 }
 
-fn carry_out(Options { command, common, log }: Options) -> anyhow::Result<Outcome> {
+fn apply(Options { command, common, log }: Options) -> anyhow::Result<Outcome> {
     log.init("hyper=warn")?;
     match command {
         Command::Run(admin) => run(&common, admin.admin_address).map(|()| Outcome::Done),
@@ -71,13 +71,13 @@ fn run(common: &Common, admin_address: SocketAddr) -> anyhow::Result<()> {
 async fn supervise(common: &Common, admin_address: SocketAddr) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let worker = common.worker();
-    let (publisher, window) = Publisher::new(worker.records.clone());
+    let (publisher, endpoint) = Publisher::new(worker.records.clone());
     let listener = admin::bind(admin_address).await?;
     info!(version = env!("CARGO_PKG_VERSION"), adminAddress = %listener.local_addr()?, "Started");
     let agent = Agent { worker, modules: common.modules(), when_none: common.when_none, publisher };
     tokio::select! {
         outcome = agent.run(signals) => outcome,
-        ended = admin::serve(listener, move |path: &str| window.answer(path)) => ended.and(Err(anyhow!("the admin server ended"))),
+        ended = admin::serve(listener, move |path: &str| endpoint.answer(path)) => ended.and(Err(anyhow!("the admin server ended"))),
         ended = reap() => ended.and(Err(anyhow!("the kernel no longer tells of children"))),
     }
 }

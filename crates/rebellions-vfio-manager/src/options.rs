@@ -8,7 +8,7 @@ use accelerator_process::LogOptions;
 use clap::{Args, Parser, Subcommand};
 
 use crate::holders::Processes;
-use crate::kernel::{Linux, Turns};
+use crate::kernel::{GroupLocks, Linux};
 use crate::modules::Modules;
 use crate::pass::Worker;
 use crate::records::Records;
@@ -176,7 +176,7 @@ impl Common {
             host: tree.host(),
             processes: Processes { folder: self.proc.clone(), must_be_the_hosts: self.is_real() },
             kernel: Arc::new(Linux),
-            turns: Turns::default(),
+            group_locks: GroupLocks::default(),
             selection: Selection {
                 include: self.include.to_vec(),
                 exclude: self.exclude.to_vec(),

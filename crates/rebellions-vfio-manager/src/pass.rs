@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use crate::attempt::{Attempt, Former};
+use crate::attempt::{Attempt, PreviousDriver};
 use crate::decide::{Decision, Goal, decide};
 use crate::facts::{Host, Npu, Usage};
 use crate::holders::Processes;
-use crate::kernel::{Failure, Kernel, Turns, carry_out};
+use crate::kernel::{Failure, GroupLocks, Kernel, apply};
 use crate::pci::Address;
 use crate::records::Records;
 use crate::selection::{Choice, Selection};
@@ -35,7 +35,7 @@ pub struct Worker {
     /// Who writes.
     pub kernel: Arc<dyn Kernel>,
     /// Who of us may open a group's device node.
-    pub turns: Turns,
+    pub group_locks: GroupLocks,
     /// Which devices are for virtual machines.
     pub selection: Selection,
     /// What devices had before us.
@@ -46,7 +46,7 @@ pub struct Worker {
 
 /// What a pass found in the end.
 #[derive(Clone, Debug)]
-pub struct Finding {
+pub struct PassResult {
     /// The device as it is now; `None` when it is gone.
     pub npu: Option<Npu>,
     /// Where it stands.
@@ -57,11 +57,11 @@ pub struct Finding {
 
 impl Worker {
     /// Brings a device to its goal, as far as the host lets us. `tell` hears each step before it is taken.
-    pub fn run(&self, goal: Goal, address: Address, tell: &mut dyn FnMut(&Step)) -> Finding {
+    pub fn run(&self, goal: Goal, address: Address, tell: &mut dyn FnMut(&Step)) -> PassResult {
         let mut attempt = self.attempt(address);
-        let mut usage = Usage::Unknown;
+        let mut usage = Usage::NotChecked;
         let mut steps = vec![];
-        if let Some(finding) = self.limbo(address) {
+        if let Some(finding) = self.being_unbound(address) {
             return finding;
         }
         for _ in 0..STEPS {
@@ -69,15 +69,15 @@ impl Worker {
             match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(verdict) => {
                     self.remember(goal, &npu, &verdict);
-                    return Finding { npu: Some(npu), verdict, steps };
+                    return PassResult { npu: Some(npu), verdict, steps };
                 }
-                Decision::Do(Step::Look) => usage = self.processes.usage(&self.tree, &npu),
+                Decision::Do(Step::CheckUsage) => usage = self.processes.usage(&self.tree, &npu),
                 Decision::Do(step) => {
                     tell(&step);
-                    usage = Usage::Unknown;
+                    usage = Usage::NotChecked;
                     match self.act(goal, &npu, &step) {
                         Err(Failure::Held(holder)) => usage = Usage::Held(vec![holder]),
-                        Err(Failure::Refused(Reason::UseUnknown, why)) => usage = Usage::Untellable(why),
+                        Err(Failure::Refused(Reason::UseUnknown, why)) => usage = Usage::Undetermined(why),
                         Err(Failure::Refused(reason, why)) => attempt.note(&step, Err((reason, why))),
                         Ok(()) => attempt.note(&step, Ok(())),
                     }
@@ -86,26 +86,26 @@ impl Worker {
             }
         }
         let verdict = Verdict::new(State::Failed, Reason::TakenByAnother, "somebody else keeps changing it");
-        Finding { npu: self.see(address), verdict, steps }
+        PassResult { npu: self.see(address), verdict, steps }
     }
 
     /// Where a device stands. Nothing is written, and nothing is read that takes the device's lock, which an unbind that
     /// hangs holds.
     #[must_use]
-    pub fn look(&self, goal: Goal, address: Address) -> Finding {
-        self.predict(goal, self.outline(address))
+    pub fn look(&self, goal: Goal, address: Address) -> PassResult {
+        self.predict(goal, self.read_without_lock(address))
     }
 
     /// Where a device stands, and what would be done, were every write to succeed. Nothing is written.
     #[must_use]
-    pub fn dry_run(&self, goal: Goal, address: Address) -> Finding {
-        self.limbo(address).unwrap_or_else(|| self.predict(goal, self.see(address)))
+    pub fn dry_run(&self, goal: Goal, address: Address) -> PassResult {
+        self.being_unbound(address).unwrap_or_else(|| self.predict(goal, self.see(address)))
     }
 
-    fn predict(&self, goal: Goal, now: Option<Npu>) -> Finding {
+    fn predict(&self, goal: Goal, now: Option<Npu>) -> PassResult {
         let Some(now) = now else { return gone(vec![]) };
         let address = now.address;
-        let (mut npu, mut attempt, mut usage) = (now.clone(), self.attempt(address), Usage::Unknown);
+        let (mut npu, mut attempt, mut usage) = (now.clone(), self.attempt(address), Usage::NotChecked);
         let mut steps = vec![];
         let mut verdict = to_do(goal, &now);
         for _ in 0..STEPS {
@@ -121,15 +121,15 @@ impl Worker {
                     }
                     break;
                 }
-                Decision::Do(Step::Look) => usage = self.processes.usage(&self.tree, &npu),
+                Decision::Do(Step::CheckUsage) => usage = self.processes.usage(&self.tree, &npu),
                 Decision::Do(step) => {
-                    step.imagine(&mut npu);
+                    step.simulate(&mut npu);
                     attempt.note(&step, Ok(()));
                     steps.push(step);
                 }
             }
         }
-        Finding { npu: Some(now), verdict, steps }
+        PassResult { npu: Some(now), verdict, steps }
     }
 
     /// The device as it is now.
@@ -139,14 +139,14 @@ impl Worker {
     }
 
     /// A device that somebody is taking from a virtual machine that has not let go: not even reading all of it returns.
-    fn limbo(&self, address: Address) -> Option<Finding> {
-        let npu = self.outline(address).filter(Npu::may_be_in_limbo)?;
+    fn being_unbound(&self, address: Address) -> Option<PassResult> {
+        let npu = self.read_without_lock(address).filter(Npu::may_be_unbinding)?;
         let Usage::Held(holders) = self.processes.usage(&self.tree, &npu) else { return None };
-        Some(Finding { npu: Some(npu), verdict: Verdict::busy(&holders), steps: vec![] })
+        Some(PassResult { npu: Some(npu), verdict: Verdict::busy(&holders), steps: vec![] })
     }
 
-    fn outline(&self, address: Address) -> Option<Npu> {
-        self.tree.outline(address, &|address, device| self.is_wanted(address, device))
+    fn read_without_lock(&self, address: Address) -> Option<Npu> {
+        self.tree.read_without_lock(address, &|address, device| self.is_wanted(address, device))
     }
 
     fn choice(&self, npu: &Npu) -> Choice {
@@ -158,9 +158,9 @@ impl Worker {
     }
 
     fn attempt(&self, address: Address) -> Attempt {
-        Attempt::after(self.records.former(address).map(|driver| {
+        Attempt::after(self.records.previous_driver(address).map(|driver| {
             let is_loaded = !driver.is_empty() && self.tree.has_driver(&driver);
-            Former { driver, is_loaded }
+            PreviousDriver { driver, is_loaded }
         }))
     }
 
@@ -169,15 +169,15 @@ impl Worker {
         if goal == Goal::Bind && matches!(step, Step::Reserve) {
             // Before anything changes, for whoever comes after us should we not live to see the end.
             self.records.set(npu.address, npu.driver.as_deref().unwrap_or_default()).map_err(|error| {
-                Failure::Refused(Reason::WriteFailed, format!("could not note its former driver: {error:#}"))
+                Failure::Refused(Reason::WriteFailed, format!("could not note its previous driver: {error:#}"))
             })?;
         }
         debug!(address = %npu.address, ?step, "Writing");
-        carry_out(self.kernel.as_ref(), &self.turns, &self.tree, npu, step)?;
+        apply(self.kernel.as_ref(), &self.group_locks, &self.tree, npu, step)?;
         let begun = Instant::now();
         loop {
             let Some(now) = self.see(npu.address) else { return Ok(()) };
-            match step.shortfall(&now) {
+            match step.missing_effect(&now) {
                 None => return Ok(()),
                 Some((reason, why)) if begun.elapsed() > SETTLE => return Err(Failure::Refused(reason, why)),
                 Some(_) => std::thread::sleep(LOOK_EVERY),
@@ -187,7 +187,7 @@ impl Worker {
 
     /// What is on vfio-pci by a reservation is ours to give back, whoever took it; what was given back is no longer.
     fn remember(&self, goal: Goal, npu: &Npu, verdict: &Verdict) {
-        let is_known = self.records.former(npu.address).is_some();
+        let is_known = self.records.previous_driver(npu.address).is_some();
         let result = match goal {
             Goal::Bind if npu.is_on_vfio() && npu.is_reserved() && !is_known => self.records.set(npu.address, ""),
             Goal::Bind if !npu.is_on_vfio() && !npu.is_reserved() && is_known => self.records.forget(npu.address),
@@ -195,13 +195,13 @@ impl Worker {
             _ => Ok(()),
         };
         if let Err(error) = result {
-            tracing::warn!(address = %npu.address, err = format!("{error:#}"), "Could not note its former driver");
+            tracing::warn!(address = %npu.address, err = format!("{error:#}"), "Could not note its previous driver");
         }
     }
 }
 
-fn gone(steps: Vec<Step>) -> Finding {
-    Finding { npu: None, verdict: Verdict::new(State::Failed, Reason::DeviceGone, "it was unplugged"), steps }
+fn gone(steps: Vec<Step>) -> PassResult {
+    PassResult { npu: None, verdict: Verdict::new(State::Failed, Reason::DeviceGone, "it was unplugged"), steps }
 }
 
 fn to_do(goal: Goal, npu: &Npu) -> Verdict {

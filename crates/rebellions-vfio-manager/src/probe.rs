@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 /// What is read of the agent's report.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct Told {
+pub struct AgentStatus {
     /// Whether every NPU that is wanted is verified, and the agent is the one that keeps it so.
     pub ready: bool,
     /// In one word.
@@ -22,11 +22,11 @@ pub struct Told {
 const BYTES: u64 = 1 << 20;
 
 /// Asks the agent that listens at `address` and returns its report, as text and in short. Takes no longer than `patience`.
-pub fn ask(mut address: SocketAddr, patience: Duration) -> Result<(String, Told), String> {
+pub fn ask(mut address: SocketAddr, timeout: Duration) -> Result<(String, AgentStatus), String> {
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    let answer = exchange(address, Instant::now() + patience)
+    let answer = exchange(address, Instant::now() + timeout)
         .map_err(|error| format!("the agent does not answer at {address}: {error}"))?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let told = serde_json::from_str(body).map_err(|_| format!("the agent at {address} answers something else"))?;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    const PATIENCE: Duration = Duration::from_millis(300);
+    const TIMEOUT: Duration = Duration::from_millis(300);
 
     /// Something that answers once, a part every 100 ms, and then keeps the connection open if it is to.
     fn agent(parts: Vec<&'static str>, hangs: bool) -> SocketAddr {
@@ -84,7 +84,7 @@ mod tests {
         let body = r#"{"ready": false, "reason": "NoDevices", "message": "this node has no NPU", "devices": []}"#;
         let (text, told) = ask(agent(vec![head, body], false), Duration::from_secs(5)).expect("an answer");
         assert_eq!(text, body);
-        let expected = Told { ready: false, reason: "NoDevices".into(), message: "this node has no NPU".into() };
+        let expected = AgentStatus { ready: false, reason: "NoDevices".into(), message: "this node has no NPU".into() };
         assert_eq!(told, expected);
     }
 
@@ -93,11 +93,11 @@ mod tests {
         let dripping = vec!["H"; 100];
         for address in [agent(vec![], true), agent(dripping, true)] {
             let begun = Instant::now();
-            let why = ask(address, PATIENCE).expect_err("no answer");
-            assert!(begun.elapsed() < PATIENCE * 3, "{:?}", begun.elapsed());
+            let why = ask(address, TIMEOUT).expect_err("no answer");
+            assert!(begun.elapsed() < TIMEOUT * 3, "{:?}", begun.elapsed());
             assert!(why.starts_with("the agent does not answer at 127.0.0.1:"), "{why}");
         }
         let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-        assert!(ask(closed, PATIENCE).expect_err("nobody").contains("refused"));
+        assert!(ask(closed, TIMEOUT).expect_err("nobody").contains("refused"));
     }
 }

@@ -60,12 +60,12 @@ pub struct Publisher {
 /// What the admin server knows.
 struct Shared {
     report: Report,
-    beat: Instant,
+    heartbeat: Instant,
 }
 
 /// The answering end.
 #[derive(Clone)]
-pub struct Window {
+pub struct AdminEndpoint {
     shared: Arc<Mutex<Shared>>,
     registry: Arc<Registry>,
 }
@@ -73,9 +73,9 @@ pub struct Window {
 impl Publisher {
     /// Both ends.
     #[must_use]
-    pub fn new(records: Records) -> (Self, Window) {
+    pub fn new(records: Records) -> (Self, AdminEndpoint) {
         let report = Report::without_devices(Goal::Bind, "AgentNotReady", "devices have not been looked at yet");
-        let shared = Arc::new(Mutex::new(Shared { report, beat: Instant::now() }));
+        let shared = Arc::new(Mutex::new(Shared { report, heartbeat: Instant::now() }));
         let mut registry = Registry::default();
         let publisher = Self {
             records,
@@ -99,12 +99,12 @@ impl Publisher {
         let build = Family::<VersionLabel, Gauge>::default();
         build.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
         ours.register("build_info", "Always 1; the label tells the version", build);
-        (publisher, Window { shared, registry: Arc::new(registry) })
+        (publisher, AdminEndpoint { shared, registry: Arc::new(registry) })
     }
 
     /// The loop has come round.
-    pub fn beat(&self) {
-        self.share(|shared| shared.beat = Instant::now());
+    pub fn heartbeat(&self) {
+        self.share(|shared| shared.heartbeat = Instant::now());
     }
 
     /// Tells how many NPUs there are, at first and when their number changes.
@@ -119,13 +119,13 @@ impl Publisher {
     }
 
     /// Tells only those who ask: the document is another agent's.
-    pub fn tell_only(&self, report: &Report) {
+    pub fn serve(&self, report: &Report) {
         self.share(|shared| shared.report.clone_from(report));
     }
 
     /// Tells everybody.
     pub fn publish(&mut self, mut report: Report, now: Timestamp) {
-        self.tell_only(&report);
+        self.serve(&report);
         self.ready.set(report.ready.into());
         self.state.clear();
         self.since.clear();
@@ -180,15 +180,15 @@ impl Publisher {
     }
 }
 
-impl Window {
+impl AdminEndpoint {
     /// Answers a GET.
     #[must_use]
     pub fn answer(&self, path: &str) -> Answer {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let stalled = "the agent's loop has stalled";
         match path {
-            "/livez" | "/readyz" if shared.beat.elapsed() > DEAD => Answer::unavailable(stalled),
-            "/status" if shared.beat.elapsed() > DEAD => {
+            "/livez" | "/readyz" if shared.heartbeat.elapsed() > DEAD => Answer::unavailable(stalled),
+            "/status" if shared.heartbeat.elapsed() > DEAD => {
                 Answer::ok(&Report::without_devices(Goal::Bind, "AgentNotReady", stalled).json())
             }
             "/livez" => Answer::ok("ok"),

@@ -27,7 +27,7 @@ pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 /// Another agent, or a command, is at work.
 #[derive(Debug, thiserror::Error)]
 #[error("process {pid} is at work on the devices; wait until it has ended")]
-pub struct Taken {
+pub struct LockHeld {
     /// Its process id, in its own PID namespace; empty if it did not say.
     pub pid: String,
 }
@@ -46,21 +46,21 @@ impl Records {
 
     /// The driver that a device was taken from; empty if it had none, `None` if it was never taken.
     #[must_use]
-    pub fn former(&self, address: Address) -> Option<String> {
-        Some(fs::read_to_string(self.former_file(address)).ok()?.trim().to_owned())
+    pub fn previous_driver(&self, address: Address) -> Option<String> {
+        Some(fs::read_to_string(self.previous_driver_file(address)).ok()?.trim().to_owned())
     }
 
     /// Notes it. A driver that is known is not replaced by none.
     pub fn set(&self, address: Address, driver: &str) -> anyhow::Result<()> {
-        if driver.is_empty() && self.former(address).is_some() {
+        if driver.is_empty() && self.previous_driver(address).is_some() {
             return Ok(());
         }
-        self.replace(&self.former_file(address), driver)
+        self.replace(&self.previous_driver_file(address), driver)
     }
 
     /// The device was given back.
     pub fn forget(&self, address: Address) -> anyhow::Result<()> {
-        fs::remove_file(self.former_file(address)).context("could not remove a record")
+        fs::remove_file(self.previous_driver_file(address)).context("could not remove a record")
     }
 
     /// Puts a new document in place of the old one.
@@ -99,14 +99,14 @@ impl Records {
     }
 
     /// Takes the lock if nobody has it.
-    pub fn lock(&self) -> anyhow::Result<Result<Lock, Taken>> {
+    pub fn lock(&self) -> anyhow::Result<Result<Lock, LockHeld>> {
         let path = self.folder.join("lock");
         fs::create_dir_all(&self.folder).with_context(|| format!("could not create {}", self.folder.display()))?;
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             file.read_to_string(&mut pid)?;
-            return Ok(Err(Taken { pid: pid.trim().to_owned() }));
+            return Ok(Err(LockHeld { pid: pid.trim().to_owned() }));
         }
         file.rewind()?;
         file.set_len(0)?;
@@ -114,8 +114,8 @@ impl Records {
         Ok(Ok(Lock(file)))
     }
 
-    fn former_file(&self, address: Address) -> PathBuf {
-        self.folder.join("former").join(address.to_string())
+    fn previous_driver_file(&self, address: Address) -> PathBuf {
+        self.folder.join("previous-driver").join(address.to_string())
     }
 
     /// All of it or nothing, whenever we die.
@@ -145,12 +145,12 @@ mod tests {
     fn a_former_driver_outlives_the_process_until_it_is_forgotten() {
         let (_folder, records) = records();
         let address = "0000:03:00.0".parse().expect("an address");
-        assert_eq!(records.former(address), None);
+        assert_eq!(records.previous_driver(address), None);
         records.set(address, "rebellions").expect("noted");
         records.set(address, "").expect("noted");
-        assert_eq!(records.former(address).as_deref(), Some("rebellions"));
+        assert_eq!(records.previous_driver(address).as_deref(), Some("rebellions"));
         records.forget(address).expect("forgotten");
-        assert_eq!(records.former(address), None);
+        assert_eq!(records.previous_driver(address), None);
     }
 
     #[test]

@@ -9,24 +9,24 @@ use rustix::io::Errno;
 use crate::decide::Goal;
 use crate::facts::{Npu, VFIO_PCI};
 use crate::fake::{Card, Fake, NATIVE, npu};
-use crate::pass::{Finding, Worker};
+use crate::parallel::{Mode, run_all};
+use crate::pass::{PassResult, Worker};
 use crate::pci::Address;
 use crate::report::WhenNone;
 use crate::selection::{Selection, WhenUnknown};
-use crate::survey::{Mode, survey};
 use crate::verdict::{Reason, State};
 
-fn run(fake: &Arc<Fake>, goal: Goal, address: Address) -> Finding {
+fn run(fake: &Arc<Fake>, goal: Goal, address: Address) -> PassResult {
     with(fake, goal, address, |_| {})
 }
 
-fn with(fake: &Arc<Fake>, goal: Goal, address: Address, change: impl FnOnce(&mut Worker)) -> Finding {
+fn with(fake: &Arc<Fake>, goal: Goal, address: Address, change: impl FnOnce(&mut Worker)) -> PassResult {
     let mut worker = fake.worker();
     change(&mut worker);
     worker.run(goal, address, &mut |_| {})
 }
 
-fn stands(finding: &Finding) -> (State, Reason) {
+fn stands(finding: &PassResult) -> (State, Reason) {
     (finding.verdict.state, finding.verdict.reason)
 }
 
@@ -51,7 +51,7 @@ fn a_free_device_is_bound_in_the_safe_order_and_verified() {
     assert_eq!(stands(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
     assert_eq!(fake.writes(), ["driver_override=vfio-pci", "unbind=0000:03:00.0", "drivers_probe=0000:03:00.0"]);
     assert_eq!(fake.driver(address).as_deref(), Some(VFIO_PCI));
-    assert_eq!(fake.worker().records.former(address).as_deref(), Some(NATIVE));
+    assert_eq!(fake.worker().records.previous_driver(address).as_deref(), Some(NATIVE));
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn what_is_given_back_returns_to_its_driver_and_leaves_nothing_behind() {
     let back = ["unbind=0000:03:00.0", "driver_override=\\n", "drivers_probe=0000:03:00.0"];
     assert_eq!(fake.writes()[3..], back);
     expect_untouched(&fake, address);
-    assert_eq!(fake.worker().records.former(address), None);
+    assert_eq!(fake.worker().records.previous_driver(address), None);
 }
 
 #[test]
@@ -282,8 +282,8 @@ fn devices_of_a_group_are_given_back_side_by_side() {
         fake.plug(&format!("0000:03:00.{slot}"), npu(7));
     }
     let act = |goal| {
-        let patience = Duration::from_secs(20);
-        survey(&Arc::new(fake.worker()), goal, Mode::Act, WhenNone::NotReady, patience).expect("a tree").0
+        let timeout = Duration::from_secs(20);
+        run_all(&Arc::new(fake.worker()), goal, Mode::Act, WhenNone::NotReady, timeout).expect("a tree").0
     };
     let bound = act(Goal::Bind);
     assert!(bound.ready, "{}", bound.message);
@@ -548,9 +548,9 @@ fn a_look_reads_nothing_that_a_hung_unbind_locks() {
         mknodat(CWD, &file, FileType::Fifo, Rights::from_raw_mode(0o600), 0).expect("a pipe");
     }
     std::fs::remove_file(folder.join(format!("{hung}/driver"))).expect("a link");
-    let patience = Duration::from_secs(5);
+    let timeout = Duration::from_secs(5);
     let worker = Arc::new(fake.worker());
-    let (report, _) = survey(&worker, Goal::Bind, Mode::Look, WhenNone::NotReady, patience).expect("a tree");
+    let (report, _) = run_all(&worker, Goal::Bind, Mode::Look, WhenNone::NotReady, timeout).expect("a tree");
     let states: Vec<_> = report.devices.iter().map(|device| device.state).collect();
     assert_eq!(states, [State::Bound, State::Unbound, State::Unbound], "{}", report.message);
 }
@@ -565,8 +565,8 @@ fn a_kernel_call_that_does_not_return_is_told_and_the_others_go_on() {
     worker.processes.folder = fake.dev();
     fake.count_more(-1);
     fake.hold(stuck);
-    let patience = Duration::from_millis(300);
-    let (report, _) = survey(&Arc::new(worker), Goal::Bind, Mode::Act, WhenNone::NotReady, patience).expect("a tree");
+    let timeout = Duration::from_millis(300);
+    let (report, _) = run_all(&Arc::new(worker), Goal::Bind, Mode::Act, WhenNone::NotReady, timeout).expect("a tree");
     let states: Vec<_> = report.devices.iter().map(|device| (device.address, device.state)).collect();
     assert_eq!(states, [(stuck, State::Stuck), (free, State::Bound)]);
     assert!(report.message.contains("unbind it from rebellions"), "{}", report.message);
@@ -651,8 +651,8 @@ proptest! {
                     let left_alone = matches!(finding.verdict.state, State::Busy | State::Blocked | State::Failed | State::Native);
                     let on_vfio = fake.driver(at(slot)).as_deref() == Some(VFIO_PCI);
                     // A virtual machine has its group, and it may be on its way out of it: the next pass has another chance.
-                    let may_be_in_limbo = finding.npu.as_ref().is_some_and(Npu::may_be_in_limbo);
-                    let is_to_wait = may_be_in_limbo && finding.verdict.state == State::Busy;
+                    let may_be_unbinding = finding.npu.as_ref().is_some_and(Npu::may_be_unbinding);
+                    let is_to_wait = may_be_unbinding && finding.verdict.state == State::Busy;
                     if left_alone && !on_vfio && !may_fail && !is_to_wait && finding.npu.is_some() {
                         prop_assert_ne!(fake.reservation(at(slot)), VFIO_PCI, "{:?}", finding.verdict);
                     }

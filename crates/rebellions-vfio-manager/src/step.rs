@@ -7,7 +7,7 @@ use crate::verdict::Reason;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// See whether anything uses it.
-    Look,
+    CheckUsage,
     /// Let no driver but vfio-pci be bound to it.
     Reserve,
     /// Let any driver be bound to it.
@@ -17,33 +17,33 @@ pub enum Step {
     /// Have the kernel find a driver for it.
     Probe,
     /// Ask vfio-pci for it by name: unlike a probe, that says why not.
-    Ask,
+    Bind,
 }
 
 impl Step {
     /// Why a device is not as it should be after this step, if it is not.
     #[must_use]
-    pub fn shortfall(&self, npu: &Npu) -> Option<(Reason, String)> {
+    pub fn missing_effect(&self, npu: &Npu) -> Option<(Reason, String)> {
         let (falls_short, reason, why) = match self {
-            Self::Look | Self::Probe => return None,
+            Self::CheckUsage | Self::Probe => return None,
             Self::Reserve => (!npu.is_reserved(), Reason::WriteFailed, "its driver_override did not change"),
             Self::Unreserve => (npu.is_reserved(), Reason::WriteFailed, "its driver_override is still there"),
             Self::Unbind(driver) => {
                 (npu.driver.as_ref() == Some(driver), Reason::NotReleased, "its driver did not let go of it")
             }
-            Self::Ask => (npu.driver.is_none(), Reason::NotTaken, "vfio-pci said yes and did not take it"),
+            Self::Bind => (npu.driver.is_none(), Reason::NotTaken, "vfio-pci said yes and did not take it"),
         };
         falls_short.then(|| (reason, why.to_owned()))
     }
 
     /// Changes a device as this step does when all goes well.
-    pub fn imagine(&self, npu: &mut Npu) {
+    pub fn simulate(&self, npu: &mut Npu) {
         match self {
-            Self::Look => {}
+            Self::CheckUsage => {}
             Self::Reserve => npu.driver_override = Some(VFIO_PCI.into()),
             Self::Unreserve => npu.driver_override = None,
             Self::Unbind(_) => npu.driver = None,
-            Self::Probe | Self::Ask => npu.driver.clone_from(&npu.driver_override),
+            Self::Probe | Self::Bind => npu.driver.clone_from(&npu.driver_override),
         }
     }
 }
@@ -51,12 +51,12 @@ impl Step {
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Look => f.write_str("see who uses it"),
+            Self::CheckUsage => f.write_str("see who uses it"),
             Self::Reserve => f.write_str("write vfio-pci to its driver_override"),
             Self::Unreserve => f.write_str("clear its driver_override"),
             Self::Unbind(driver) => write!(f, "unbind it from {driver}"),
             Self::Probe => f.write_str("have the kernel find a driver for it"),
-            Self::Ask => f.write_str("ask vfio-pci to take it"),
+            Self::Bind => f.write_str("ask vfio-pci to take it"),
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Tree {
 
 /// A device at first sight.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub struct NpuEntry {
     /// Where it is.
     pub address: Address,
     /// Its PCI device id.
@@ -30,7 +30,7 @@ pub struct Glance {
 
 impl Tree {
     /// Every NPU, in the order of addresses. A device that vanishes meanwhile is left out.
-    pub fn npus(&self) -> io::Result<Vec<Glance>> {
+    pub fn npus(&self) -> io::Result<Vec<NpuEntry>> {
         let mut found = vec![];
         for entry in fs::read_dir(self.devices())? {
             let name = entry?.file_name();
@@ -38,7 +38,7 @@ impl Tree {
             if self.is_npu(address)
                 && let Some(device) = self.number(address, "device").and_then(|id| u16::try_from(id).ok())
             {
-                found.push(Glance { address, device, driver: self.driver(address) });
+                found.push(NpuEntry { address, device, driver: self.driver(address) });
             }
         }
         found.sort_by_key(|npu| npu.address);
@@ -49,7 +49,7 @@ impl Tree {
     /// device's lock, so that it does not return while an unbind of the device hangs.
     #[must_use]
     pub fn npu(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
-        let mut npu = self.outline(address, is_wanted)?;
+        let mut npu = self.read_without_lock(address, is_wanted)?;
         npu.driver_override = self.text(address, "driver_override").filter(|text| !text.is_empty() && text != "(null)");
         Some(npu)
     }
@@ -57,7 +57,7 @@ impl Tree {
     /// What is known of an NPU without taking the device's lock, which an unbind that hangs holds: all but its
     /// `driver_override`. Source: Linux, `driver_override_show` and `sriov_numvfs_show`, which take it.
     #[must_use]
-    pub fn outline(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
+    pub fn read_without_lock(&self, address: Address, is_wanted: &dyn Fn(Address, u16) -> bool) -> Option<Npu> {
         let driver = self.driver(address);
         Some(Npu {
             address,

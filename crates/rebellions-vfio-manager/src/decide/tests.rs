@@ -48,19 +48,19 @@ fn from_driver_reservation_and_use_follows_the_next_step() {
         attempt
     };
     let fresh = Attempt::default();
-    let taken = Attempt::after(Some(Former { driver: NATIVE.into(), is_loaded: true }));
-    let (unknown, free, held) = (Usage::Unknown, Usage::Free, held());
-    let blind = Usage::Untellable("blind".into());
+    let taken = Attempt::after(Some(PreviousDriver { driver: NATIVE.into(), is_loaded: true }));
+    let (unknown, free, held) = (Usage::NotChecked, Usage::Free, held());
+    let blind = Usage::Undetermined("blind".into());
     let table = [
         // Goal, driver, reservation, use, attempt: what follows.
-        (Goal::Bind, "", "", &unknown, &fresh, "Look"),
+        (Goal::Bind, "", "", &unknown, &fresh, "CheckUsage"),
         (Goal::Bind, "", "", &free, &fresh, "Reserve"),
         (Goal::Bind, "", VFIO_PCI, &free, &fresh, "Probe"),
-        (Goal::Bind, "", VFIO_PCI, &free, &probed, "Ask"),
+        (Goal::Bind, "", VFIO_PCI, &free, &probed, "Bind"),
         (Goal::Bind, "", VFIO_PCI, &held, &fresh, "Busy/InUse"),
-        (Goal::Bind, NATIVE, "", &unknown, &fresh, "Look"),
+        (Goal::Bind, NATIVE, "", &unknown, &fresh, "CheckUsage"),
         (Goal::Bind, NATIVE, "", &free, &fresh, "Reserve"),
-        (Goal::Bind, NATIVE, VFIO_PCI, &unknown, &fresh, "Look"),
+        (Goal::Bind, NATIVE, VFIO_PCI, &unknown, &fresh, "CheckUsage"),
         (Goal::Bind, NATIVE, VFIO_PCI, &free, &fresh, "Unbind(\"rebellions\")"),
         (Goal::Bind, NATIVE, "pci-stub", &free, &fresh, "Reserve"),
         (Goal::Bind, NATIVE, "", &held, &fresh, "Busy/InUse"),
@@ -77,8 +77,8 @@ fn from_driver_reservation_and_use_follows_the_next_step() {
         (Goal::GiveBack, "", "", &unknown, &taken, "Probe"),
         (Goal::GiveBack, "", VFIO_PCI, &unknown, &fresh, "Unreserve"),
         (Goal::GiveBack, VFIO_PCI, "", &unknown, &fresh, "Excluded/NotOurs"),
-        (Goal::GiveBack, VFIO_PCI, "", &unknown, &taken, "Look"),
-        (Goal::GiveBack, VFIO_PCI, VFIO_PCI, &unknown, &fresh, "Look"),
+        (Goal::GiveBack, VFIO_PCI, "", &unknown, &taken, "CheckUsage"),
+        (Goal::GiveBack, VFIO_PCI, VFIO_PCI, &unknown, &fresh, "CheckUsage"),
         (Goal::GiveBack, VFIO_PCI, VFIO_PCI, &held, &fresh, "Busy/InUse"),
         (Goal::GiveBack, VFIO_PCI, VFIO_PCI, &free, &fresh, "Unbind(\"vfio-pci\")"),
         (Goal::GiveBack, VFIO_PCI, "", &unknown, &probed, "Failed/TakenByAnother"),
@@ -119,17 +119,20 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
         Step::Unbind(NATIVE.into()),
         Step::Unbind(VFIO_PCI.into()),
         Step::Probe,
-        Step::Ask,
+        Step::Bind,
     ]);
-    let former = prop::option::of((prop::sample::select(vec!["", NATIVE]), any::<bool>()));
-    (former, prop::collection::vec((steps, prop::bool::weighted(0.8)), 0..6)).prop_map(|(former, steps)| {
-        let former = former.map(|(driver, is_loaded)| Former { driver: driver.into(), is_loaded });
-        let mut attempt = Attempt::after(former);
-        for (step, succeeded) in steps {
-            attempt.note(&step, succeeded.then_some(()).ok_or((Reason::WriteFailed, "no".into())));
-        }
-        attempt
-    })
+    let previous_driver = prop::option::of((prop::sample::select(vec!["", NATIVE]), any::<bool>()));
+    (previous_driver, prop::collection::vec((steps, prop::bool::weighted(0.8)), 0..6)).prop_map(
+        |(previous_driver, steps)| {
+            let previous_driver =
+                previous_driver.map(|(driver, is_loaded)| PreviousDriver { driver: driver.into(), is_loaded });
+            let mut attempt = Attempt::after(previous_driver);
+            for (step, succeeded) in steps {
+                attempt.note(&step, succeeded.then_some(()).ok_or((Reason::WriteFailed, "no".into())));
+            }
+            attempt
+        },
+    )
 }
 
 proptest! {
@@ -149,10 +152,10 @@ proptest! {
         let vfio_pci = if has_vfio { Ok(()) } else { Err("no".into()) };
         let host = Host { vfio_pci, ..host() };
         let usage = match usage {
-            0 => Usage::Unknown,
+            0 => Usage::NotChecked,
             1 => Usage::Free,
             2 => held(),
-            _ => Usage::Untellable("blind".into()),
+            _ => Usage::Undetermined("blind".into()),
         };
         match decide(goal, &npu, choice, &host, &usage, &attempt) {
             Decision::Do(Step::Unbind(driver)) => {
@@ -161,16 +164,16 @@ proptest! {
                 prop_assert!(bind != npu.is_on_vfio(), "what is bound stays, what is native stays");
                 prop_assert!(!bind || npu.is_reserved(), "reserved first, so that nobody takes it in between");
             }
-            Decision::Do(Step::Look) => prop_assert_eq!(&usage, &Usage::Unknown),
+            Decision::Do(Step::CheckUsage) => prop_assert_eq!(&usage, &Usage::NotChecked),
             Decision::Do(Step::Reserve) => prop_assert!(bind && !npu.is_reserved() && npu.group.is_some()),
             Decision::Do(Step::Unreserve) => prop_assert!(npu.is_reserved() && !(bind && npu.is_on_vfio())),
             Decision::Do(Step::Probe) => prop_assert!(npu.driver.is_none()),
-            Decision::Do(Step::Ask) => prop_assert!(bind && npu.driver.is_none() && npu.is_reserved()),
+            Decision::Do(Step::Bind) => prop_assert!(bind && npu.driver.is_none() && npu.is_reserved()),
             Decision::Rest(verdict) => {
-                let is_ours = attempt.former.is_some() && bind;
+                let is_ours = attempt.previous_driver.is_some() && bind;
                 let left = matches!(verdict.state, State::Busy | State::Blocked | State::Failed | State::Native)
                     || verdict.state == State::Excluded && is_ours;
-                let is_in_limbo = npu.may_be_in_limbo() && matches!(usage, Usage::Held(_));
+                let is_in_limbo = npu.may_be_unbinding() && matches!(usage, Usage::Held(_));
                 if left && !npu.is_on_vfio() && !is_in_limbo && attempt.failed().is_none() {
                     prop_assert!(!npu.is_reserved(), "{:?}", verdict);
                 }

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::decide::Goal;
-use crate::pass::{Finding, Worker};
+use crate::pass::{PassResult, Worker};
 use crate::report::{DeviceReport, Report, WhenNone};
 use crate::step::Step;
-use crate::sysfs::Glance;
+use crate::sysfs::NpuEntry;
 use crate::verdict::{Reason, State, Verdict};
 
 /// What a device is doing at the moment, for when it does not come back.
 #[derive(Clone, Debug, Default)]
-pub struct Doing(Arc<Mutex<Option<Step>>>);
+pub struct CurrentStep(Arc<Mutex<Option<Step>>>);
 
-impl Doing {
+impl CurrentStep {
     /// Begins a step.
     pub fn begin(&self, step: &Step) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(step.clone());
@@ -45,36 +45,35 @@ pub enum Mode {
 
 /// Looks at every device, or acts on it, and gives up on those that take longer than `patience`. Returns the report, and
 /// the steps that were taken or would be.
-pub fn survey(
+pub fn run_all(
     worker: &Arc<Worker>,
     goal: Goal,
     mode: Mode,
     when_none: WhenNone,
-    patience: Duration,
+    timeout: Duration,
 ) -> std::io::Result<(Report, Vec<(String, Step)>)> {
     let begun = Instant::now();
-    let passes: Vec<_> = worker.tree.npus()?.into_iter().map(|glance| start(worker, goal, mode, glance)).collect();
+    let passes: Vec<_> = worker.tree.npus()?.into_iter().map(|entry| start(worker, goal, mode, entry)).collect();
     let (mut devices, mut steps) = (vec![], vec![]);
-    for (glance, doing, answer) in passes {
-        let left = patience.saturating_sub(begun.elapsed());
+    for (entry, current, answer) in passes {
+        let left = timeout.saturating_sub(begun.elapsed());
         let (npu, verdict) = match answer.recv_timeout(left) {
-            Ok(Finding { npu, verdict, steps: taken }) => {
-                steps.extend(taken.into_iter().map(|step| (glance.address.to_string(), step)));
+            Ok(PassResult { npu, verdict, steps: taken }) => {
+                steps.extend(taken.into_iter().map(|step| (entry.address.to_string(), step)));
                 (npu, verdict)
             }
-            Err(RecvTimeoutError::Timeout) => (None, doing.stuck(begun.elapsed())),
+            Err(RecvTimeoutError::Timeout) => (None, current.stuck(begun.elapsed())),
             Err(RecvTimeoutError::Disconnected) => {
                 (None, Verdict::new(State::Failed, Reason::WriteFailed, "looking at it failed; see the log"))
             }
         };
-        let driver = npu.as_ref().map_or(glance.driver, |npu| npu.driver.clone());
-        devices
-            .push(DeviceReport { driver, ..DeviceReport::new(glance.address, glance.device, npu.as_ref(), verdict) });
+        let driver = npu.as_ref().map_or(entry.driver, |npu| npu.driver.clone());
+        devices.push(DeviceReport { driver, ..DeviceReport::new(entry.address, entry.device, npu.as_ref(), verdict) });
     }
     // Whether a group can be handed over depends on all that are in it, and they were not done at the same time.
     let in_doubt = |device: &DeviceReport| mode == Mode::Act && device.reason == Reason::IommuGroupShared;
     if devices.iter().any(in_doubt) {
-        let (now, _) = survey(worker, goal, Mode::Look, when_none, patience)?;
+        let (now, _) = run_all(worker, goal, Mode::Look, when_none, timeout)?;
         for device in devices.iter_mut().filter(|device| in_doubt(device)) {
             if let Some(now) = now.devices.iter().find(|now| now.address == device.address) {
                 device.clone_from(now);
@@ -84,12 +83,12 @@ pub fn survey(
     Ok((Report::new(goal, devices, when_none), steps))
 }
 
-type Pass = (Glance, Doing, std::sync::mpsc::Receiver<Finding>);
+type Pass = (NpuEntry, CurrentStep, std::sync::mpsc::Receiver<PassResult>);
 
-fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, glance: Glance) -> Pass {
+fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, entry: NpuEntry) -> Pass {
     let (send, receive) = channel();
-    let doing = Doing::default();
-    let (worker, told, address) = (Arc::clone(worker), doing.clone(), glance.address);
+    let current = CurrentStep::default();
+    let (worker, told, address) = (Arc::clone(worker), current.clone(), entry.address);
     std::thread::spawn(move || {
         let finding = match mode {
             Mode::Look => worker.look(goal, address),
@@ -99,5 +98,5 @@ fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, glance: Glance) -> Pass {
         // Nobody may be waiting any more.
         let _ = send.send(finding);
     });
-    (glance, doing, receive)
+    (entry, current, receive)
 }
