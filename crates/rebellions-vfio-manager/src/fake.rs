@@ -88,6 +88,9 @@ impl Fake {
         let (state, one_at_a_time, counting) = (Mutex::default(), Mutex::default(), Mutex::default());
         let fake = Self { root, state, released: Condvar::new(), one_at_a_time, counting };
         fs::write(fake.sys().join("bus/pci/drivers_probe"), "").expect("a file");
+        fs::create_dir(fake.proc()).expect("a folder");
+        let own = std::process::id().to_string();
+        symlink(Path::new("/proc").join(&own), fake.proc().join(own)).expect("a link");
         let fake = Arc::new(fake);
         for driver in [NATIVE, VFIO_PCI] {
             fake.load(driver);
@@ -107,13 +110,18 @@ impl Fake {
         self.root.path().join("dev")
     }
 
+    /// The processes that there are: this one.
+    pub fn proc(&self) -> PathBuf {
+        self.root.path().join("proc")
+    }
+
     /// A worker on this tree.
     pub fn worker(self: &Arc<Self>) -> Worker {
         let tree = Tree { sys: self.sys(), dev: self.dev() };
         Worker {
             host: tree.host(),
             tree,
-            processes: Processes { folder: "/proc".into(), must_be_the_hosts: false },
+            processes: Processes { folder: self.proc(), must_be_the_hosts: false },
             kernel: Arc::new(Shared(Arc::clone(self))),
             group_locks: GroupLocks::default(),
             selection: Selection::default(),

@@ -11,7 +11,7 @@ fn processes() -> (std::sync::Arc<Fake>, Npu, Processes) {
     let fake = Fake::new();
     let address = fake.plug("0000:03:00.0", npu(7));
     let npu = fake.worker().see(address).expect("an NPU");
-    let folder = fake.sys().with_file_name("proc");
+    let folder = fake.sys().with_file_name("processes");
     (fake, npu, Processes { folder, must_be_the_hosts: false })
 }
 
