@@ -1,5 +1,5 @@
-//! The agent: keeps every NPU of the node on vfio-pci, and tells where each stands. The thin shell: it waits for news and
-//! for time to pass, starts passes, and publishes.
+//! The agent: keeps every NPU of the node on vfio-pci and publishes the state of each. This is the event loop: it waits for
+//! uevents and timers, starts passes, and publishes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,53 +23,53 @@ use crate::sysfs::NpuEntry;
 use crate::uevent::{Uevent, Uevents};
 use crate::verdict::{Reason, State, Verdict};
 
-/// What happens within this time is looked at together.
+/// Uevents that arrive within this time are handled together.
 const COALESCE_WINDOW: Duration = Duration::from_millis(100);
 
-/// A pass that takes longer has met a kernel call that does not come back.
+/// A pass that takes longer is reported as stuck in a kernel call.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
-/// How often an agent that waits for another one looks whether that has ended.
+/// How often a waiting agent tries to take the lock of another one.
 const LOCK_POLL: Duration = Duration::from_millis(500);
 
-/// How long passes may go on when the agent is told to stop.
+/// How long running passes may take after a stop signal.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(700);
 
 /// Everything that the agent needs.
 pub struct Agent {
-    /// What a pass works with. The host's part is looked up anew.
+    /// The context of every pass. Its `host` is refreshed on every turn of the loop.
     pub worker: Worker,
     /// Where vfio-pci comes from; `None` for a tree that is not the kernel's own.
     pub modules: Option<Modules>,
-    /// What having no NPU means.
+    /// Whether a node without NPUs is ready.
     pub when_none: WhenNone,
     /// Where the report goes.
     pub publisher: Publisher,
 }
 
-/// What is known of a device between passes.
+/// The state of a device between passes.
 struct Device {
     entry: NpuEntry,
     report: Option<DeviceReport>,
     due: Instant,
-    /// No pass before, whatever is heard of it.
+    /// The earliest start of the next pass, whatever uevents arrive.
     not_before: Instant,
     failures: u32,
     /// Since when it has been bound, if it is.
     bound_since: Option<Instant>,
-    /// How often in a row somebody took it away soon after.
+    /// How often in a row another process unbound it soon after it was bound.
     losses: u32,
-    /// Since when a pass has been under way.
+    /// Start and current step of the running pass.
     running: Option<(Instant, CurrentStep)>,
 }
 
 impl Agent {
-    /// Works until told to stop.
+    /// Runs until a stop signal arrives.
     pub async fn run(mut self, mut signals: Signals) -> anyhow::Result<()> {
         let Some(_lock) = self.lock(&mut signals).await? else { return Ok(()) };
         let uevents = self.modules.is_some().then(Uevents::subscribe).transpose();
         let mut uevents = uevents.unwrap_or_else(|error| {
-            warn!(err = %error, "Could not subscribe to the kernel's news; looking every {} s", RESCAN.as_secs());
+            warn!(err = %error, "Could not subscribe to uevents; looking every {} s", RESCAN.as_secs());
             None
         });
         let mut devices: BTreeMap<Address, Device> = BTreeMap::new();
@@ -100,11 +100,11 @@ impl Agent {
                         Ok((address, finding)) => finish_pass(&mut devices, address, finding),
                         Err(error) => warn!(err = %error, "A pass failed"),
                     }
-                    // Somebody may have changed the device since the pass looked last, when news of it did not count.
+                    // Uevents of the device were ignored during the pass; a rescan finds what they told.
                     rescan_at = Instant::now();
                 }
                 outcome = loading.ended() => loading.note(outcome),
-                event = news(&mut uevents) => {
+                event = next_uevent(&mut uevents) => {
                     tokio::time::sleep(COALESCE_WINDOW).await;
                     let more = uevents.iter_mut().flat_map(Uevents::more);
                     std::iter::once(event).chain(more).for_each(|event| handle_uevent(&mut devices, event));
@@ -113,13 +113,13 @@ impl Agent {
                 () = sleep_until(due) => {}
             }
         }
-        // What was begun is brought to an end if that takes no longer than a moment.
+        // Running passes may finish within the grace period.
         let ended = async { while passes.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, ended).await;
         Ok(())
     }
 
-    /// Waits until no other agent is at work. `None` when told to stop before.
+    /// Waits for the lock. `None` when a stop signal arrives first.
     async fn lock(&mut self, signals: &mut Signals) -> anyhow::Result<Option<Lock>> {
         let mut told = false;
         loop {
@@ -140,7 +140,7 @@ impl Agent {
         }
     }
 
-    /// Finds out which devices there are. Those that were known stay known.
+    /// Lists the NPUs and updates the known devices.
     fn discover(&mut self, devices: &mut BTreeMap<Address, Device>) {
         let found = match self.worker.tree.npus() {
             Ok(found) => found,
@@ -171,7 +171,7 @@ impl Agent {
             });
             if known.entry != entry {
                 known.entry = entry;
-                // What a pass does itself is no news; what comes between is seen when it has ended.
+                // A running pass changes the driver itself; a rescan follows when it ends.
                 if known.running.is_none() {
                     known.changed(now);
                 }
@@ -179,7 +179,7 @@ impl Agent {
         }
     }
 
-    /// Looks whether vfio-pci is there, and has it loaded when a device needs it.
+    /// Refreshes the facts about the host, and loads vfio-pci when a device needs it.
     fn look_at_host(&mut self, devices: &mut BTreeMap<Address, Device>, loading: &mut ModuleLoad) {
         self.worker.host = self.worker.tree.host();
         let Some(modules) = &self.modules else { return };
@@ -195,7 +195,7 @@ impl Agent {
         if loading.task.is_none() && loading.due.is_none_or(|due| due <= now) {
             let modules = modules.clone();
             loading.attempts += 1;
-            // A thread: the kernel may take its time, or never come back.
+            // In a thread of its own, because the call may never return.
             loading.task = Some((now, tokio::task::spawn_blocking(move || modules.load())));
         }
         if loading.task.is_some() && loading.error.is_empty() {
@@ -214,7 +214,7 @@ impl Agent {
         {
             let (worker, address, current) = (Arc::clone(&worker), *address, CurrentStep::default());
             device.running = Some((now, current.clone()));
-            // A thread: what it calls may never return.
+            // In a thread of its own, because a kernel call may never return.
             passes.spawn_blocking(move || {
                 let finding = worker.run(Goal::Bind, address, &mut |step| {
                     current.begin(step);
@@ -229,17 +229,17 @@ impl Agent {
         let reports = devices.values().filter_map(Device::report);
         let all_seen = devices.values().all(|device| device.report().is_some());
         let report = Report::new(Goal::Bind, reports.collect(), self.when_none);
-        // What has not been looked at yet is no reason to be ready, nor to say that there is none.
+        // Nothing is published before every device has been looked at once.
         if all_seen {
             self.publisher.publish(report, clock::now());
         }
     }
 }
 
-/// The driver vfio-pci, while it is not there.
+/// The state of loading vfio-pci.
 #[derive(Default)]
 struct ModuleLoad {
-    /// An attempt that is under way, and since when.
+    /// Start and task of the running attempt.
     task: Option<(Instant, JoinHandle<anyhow::Result<()>>)>,
     /// When to try again.
     due: Option<Instant>,
@@ -248,7 +248,7 @@ struct ModuleLoad {
 }
 
 impl ModuleLoad {
-    /// Until when devices are not looked at, because what they need is about to be there.
+    /// Until when passes are held back, because vfio-pci is being loaded.
     fn holds_until(&self) -> Option<Instant> {
         let (since, _) = self.task.as_ref()?;
         Some(*since + STUCK_AFTER).filter(|until| *until > Instant::now())
@@ -259,7 +259,7 @@ impl ModuleLoad {
         self.due.filter(|_| self.task.is_none())
     }
 
-    /// The end of the attempt that is under way.
+    /// Waits for the end of the running attempt.
     async fn ended(&mut self) -> Result<anyhow::Result<()>, JoinError> {
         match &mut self.task {
             Some((_, task)) => task.await,
@@ -279,7 +279,7 @@ impl ModuleLoad {
 }
 
 impl Device {
-    /// Somebody bound or unbound it.
+    /// Handles a change of the driver by another process.
     fn changed(&mut self, now: Instant) {
         if let Some(since) = self.bound_since.take() {
             self.losses = if now.duration_since(since) < STABLE_AFTER { self.losses.saturating_add(1) } else { 1 };
@@ -300,10 +300,10 @@ impl Device {
         self.report.as_ref().map_or(State::Unbound, |report| report.state)
     }
 
-    /// When to do something about it.
+    /// When the loop has to look at this device again.
     fn next(&self) -> Instant {
         match &self.running {
-            // Only to say how long it has been stuck, now and then.
+            // The report of a stuck device is refreshed now and then.
             Some((since, _)) if since.elapsed() > STUCK_AFTER => Instant::now() + RESCAN,
             Some((since, _)) => *since + STUCK_AFTER,
             None => self.due(),
@@ -314,7 +314,7 @@ impl Device {
         self.due.max(self.not_before)
     }
 
-    /// What to say of it without looking closer.
+    /// A report from what is known without a pass.
     fn report_as(&self, verdict: Verdict) -> DeviceReport {
         let NpuEntry { address, device, driver } = &self.entry;
         DeviceReport { driver: driver.clone(), ..DeviceReport::new(*address, *device, None, verdict) }
@@ -330,7 +330,7 @@ impl Device {
     }
 }
 
-/// Takes note of what a pass found.
+/// Records the result of a pass.
 fn finish_pass(devices: &mut BTreeMap<Address, Device>, address: Address, finding: PassResult) {
     let PassResult { npu, verdict, steps } = finding;
     if verdict.reason == Reason::DeviceGone {
@@ -349,7 +349,7 @@ fn finish_pass(devices: &mut BTreeMap<Address, Device>, address: Address, findin
         }
         device.report = Some(DeviceReport::new(address, device.entry.device, npu.as_ref(), verdict));
     }
-    // Whether a group can be handed over depends on all that are in it.
+    // A change of one device can change the verdict on the others of its IOMMU group.
     if let Some(group) = npu.and_then(|npu| npu.group).filter(|_| !steps.is_empty()) {
         for mate in group.others {
             if let Some(device) = devices.get_mut(&mate.address).filter(|mate| event_matters(mate.state(), false)) {
@@ -359,17 +359,17 @@ fn finish_pass(devices: &mut BTreeMap<Address, Device>, address: Address, findin
     }
 }
 
-/// What the kernel told makes devices due.
+/// Makes the devices due that a uevent is about.
 fn handle_uevent(devices: &mut BTreeMap<Address, Device>, Uevent { address, is_new }: Uevent) {
     for (known, device) in devices.iter_mut().filter(|(known, _)| address.is_none_or(|address| address == **known)) {
-        // Whether it is still bound is seen in the list of devices, which is looked at next.
+        // The rescan that follows shows whether a bound device is still bound.
         if device.bound_since.is_none() && event_matters(device.state(), is_new && address == Some(*known)) {
             device.due = device.due.min(Instant::now());
         }
     }
 }
 
-async fn news(uevents: &mut Option<Uevents>) -> Uevent {
+async fn next_uevent(uevents: &mut Option<Uevents>) -> Uevent {
     match uevents {
         Some(uevents) => uevents.next().await,
         None => std::future::pending().await,

@@ -1,4 +1,4 @@
-//! What has been tried on a device, for what facts alone do not show.
+//! The history of one attempt on a device, which facts alone do not show.
 
 use crate::step::Step;
 use crate::verdict::{Reason, State, Verdict};
@@ -12,10 +12,10 @@ pub struct PreviousDriver {
     pub is_loaded: bool,
 }
 
-/// What has been tried since the attempt began, for what facts alone do not show.
+/// The history of one attempt on a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
-    /// What the device had before; `None` if it was never taken.
+    /// The driver before the first attempt; `None` if the device was never taken.
     pub(crate) previous_driver: Option<PreviousDriver>,
     /// A step of this attempt changed the device.
     pub(crate) touched: bool,
@@ -23,7 +23,7 @@ pub struct Attempt {
     pub(crate) probed: bool,
     /// How often it was taken from a driver.
     unbinds: u32,
-    /// It cannot be done; what was begun is being undone.
+    /// Why the attempt failed; its steps are being undone.
     error: Option<AttemptError>,
 }
 
@@ -31,21 +31,21 @@ pub struct Attempt {
 struct AttemptError {
     reason: Reason,
     why: String,
-    /// Not even undoing is possible.
+    /// Whether undoing failed as well.
     is_final: bool,
 }
 
-/// How often a device is taken from a driver before somebody else must be at work on it.
+/// After so many unbinds in one attempt, another process is taken to bind the device each time.
 const MAX_UNBINDS: u32 = 3;
 
 impl Attempt {
-    /// An attempt on a device that had this before.
+    /// An attempt on a device that had this driver before.
     #[must_use]
     pub fn after(previous_driver: Option<PreviousDriver>) -> Self {
         Self { previous_driver, ..Self::default() }
     }
 
-    /// Takes note of what became of a step.
+    /// Records the result of a step.
     pub fn note(&mut self, step: &Step, result: Result<(), (Reason, String)>) {
         self.touched = true;
         self.probed = *step == Step::Probe || (self.probed && *step == Step::Bind);
@@ -69,12 +69,12 @@ impl Attempt {
         }
     }
 
-    /// Whether not even undoing is possible.
+    /// Whether undoing failed as well.
     pub(crate) fn is_unrecoverable(&self) -> bool {
         self.error.as_ref().is_some_and(|error| error.is_final)
     }
 
-    /// Why it cannot be done, if it cannot.
+    /// The verdict of a failed attempt.
     pub(crate) fn failed(&self) -> Option<Verdict> {
         let AttemptError { reason, why, .. } = self.error.as_ref()?;
         Some(Verdict::new(State::Failed, *reason, why.clone()))

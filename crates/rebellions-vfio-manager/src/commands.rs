@@ -1,4 +1,4 @@
-//! What people, probes and init containers run on a node.
+//! The commands for people, probes and init containers.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,9 +19,9 @@ use crate::report::{DeviceReport, Report};
 use crate::step::Step;
 use crate::verdict::State;
 
-/// How long a look may take; it is a probe's time limit, too.
+/// The time limit of commands that change nothing, the readiness probe included.
 const LOOK: Duration = Duration::from_secs(3);
-/// How long an action may take before what does not come back is called stuck.
+/// The time limit of commands that change devices; a device that takes longer is reported as stuck.
 const ACT: Duration = Duration::from_mins(1);
 
 /// Why a command ended as it did.
@@ -60,7 +60,7 @@ pub fn status(common: &Common, json: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Tells on one line what is missing. With the address of an agent, the agent is asked and the kernel is not.
+/// Prints one line about what is missing. With the address of an agent, asks the agent and reads nothing of the kernel.
 pub fn check(common: &Common, json: bool, agent: Option<SocketAddr>) -> anyhow::Result<Outcome> {
     let Some(agent) = agent else {
         let (report, _) = look(common)?;
@@ -146,7 +146,7 @@ fn look(common: &Common) -> anyhow::Result<(Report, Vec<(String, Step)>)> {
     let worker = common.worker();
     let known = agent_document(&worker.records);
     let (mut report, steps) = run(worker, common, Goal::Bind, Mode::Look, LOOK)?;
-    // What the agent tried, and how it failed, is not to be seen from outside.
+    // Failed attempts of the agent are in its report only.
     for device in &mut report.devices {
         if let Some(known) = known.iter().find(|known| known.address == device.address.to_string()) {
             known.add_to(device);
@@ -183,7 +183,7 @@ struct AgentDevice {
 }
 
 impl AgentDevice {
-    /// Adds what the agent knows of a device to what can be seen of it.
+    /// Adds the agent's message about a device to the report.
     fn add_to(&self, device: &mut DeviceReport) {
         let is_trouble = ["Failed", "Stuck", "Blocked", "Busy"].contains(&self.state.as_str());
         if self.state == format!("{:?}", device.state) && self.reason == format!("{:?}", device.reason) {
@@ -195,7 +195,7 @@ impl AgentDevice {
     }
 }
 
-/// What the agent said last.
+/// The devices of the agent's last report.
 fn agent_document(records: &Records) -> Vec<AgentDevice> {
     let text = std::fs::read_to_string(records.document()).unwrap_or_default();
     let document = serde_json::from_str::<Document>(&text).ok().filter(|document| document.goal == "Bind");
@@ -213,7 +213,7 @@ fn lock(records: &Records, timeout: Duration) -> anyhow::Result<Result<Lock, Str
     }
 }
 
-/// To standard output, which may be gone.
+/// Writes to standard output; a closed pipe is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("could not write"),

@@ -1,7 +1,7 @@
 //! The state machine: facts in, next step out. Pure.
 //!
-//! It looks at one device, and at nothing but facts that were read since the last step. So it does not matter who else
-//! writes, where it was interrupted, or whether a process before it had begun.
+//! It decides about one device from facts that were read after the last step. Other writers, interruptions and earlier
+//! processes are therefore no special cases.
 
 use crate::attempt::{Attempt, PreviousDriver};
 use crate::facts::{Function, Host, Member, Npu, Usage, VFIO_PCI};
@@ -33,10 +33,9 @@ pub enum Decision {
 
 /// Decides about one device.
 ///
-/// Three things hold whatever the facts are, and tests with random facts hold them to it: a driver loses a device only
-/// right after somebody looked and found it free; a device that is left to the host keeps no reservation of ours, as far as
-/// the kernel lets us take it back and nobody is taking it from a virtual machine; and a step is never asked for that would
-/// change nothing.
+/// Three invariants hold for all facts and are tested with random ones: a device is unbound only right after a check found
+/// it free; a device that is left to the host keeps no `driver_override` of ours, unless the kernel refuses to clear it or the
+/// device is being unbound by another process; a step is never requested that would change nothing.
 #[must_use]
 pub fn decide(goal: Goal, npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     match goal {
@@ -51,7 +50,7 @@ fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
 
 fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
     if let Some(verdict) = exclusion(npu, choice) {
-        // What we had begun before it was excluded is undone; what others reserved is theirs.
+        // An attempt that began before the device was excluded is undone. A driver_override by others stays.
         let is_half_done = attempt.previous_driver.is_some() && !npu.is_on_vfio();
         return if is_half_done { undo(npu, verdict, attempt) } else { Decision::Rest(verdict) };
     }
@@ -66,9 +65,9 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
     }
     match (&npu.driver, usage) {
         (Some(_), Usage::NotChecked) => Decision::Do(Step::CheckUsage),
-        // What we took from its driver ourselves is not: the call has come back.
+        // After an unbind of our own the device is not being unbound by another process: the call has returned.
         (None, Usage::NotChecked) if npu.may_be_unbinding() && !attempt.touched => Decision::Do(Step::CheckUsage),
-        // Nothing is undone either: no write would return.
+        // Nothing is undone, because no write would return.
         (None, Usage::Held(holders)) if npu.may_be_unbinding() && !attempt.touched => {
             Decision::Rest(Verdict::busy(holders))
         }
@@ -76,11 +75,11 @@ fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt
         (Some(_), Usage::Undetermined(why)) => {
             undo(npu, Verdict::new(State::Blocked, Reason::UseUnknown, why.clone()), attempt)
         }
-        // First, so that nobody else takes it in between.
+        // The override comes before the unbind, so that no other driver takes the device in between.
         (_, _) if !npu.is_reserved() => Decision::Do(Step::Reserve),
         (Some(driver), Usage::Free) => Decision::Do(Step::Unbind(driver.clone())),
         (None, _) if !attempt.probed => Decision::Do(Step::Probe),
-        // A probe that finds no driver says nothing, whatever the reason.
+        // A probe that finds no driver gives no reason.
         (None, _) => Decision::Do(Step::Bind),
     }
 }
@@ -124,7 +123,7 @@ fn on_vfio(npu: &Npu, host: &Host) -> Verdict {
     }
 }
 
-/// What on this host keeps a device from being bound. Such a device is not touched.
+/// What on this host keeps a device from being bound, if anything does. Such a device is left as it is.
 fn obstacle(npu: &Npu, choice: Choice, host: &Host) -> Option<(Reason, String)> {
     if choice == Choice::Unknown {
         let id = npu.device;
@@ -155,7 +154,7 @@ fn obstacle(npu: &Npu, choice: Choice, host: &Host) -> Option<(Reason, String)> 
     host.vfio_pci.as_ref().err().map(|why| (Reason::VfioPciMissing, why.clone()))
 }
 
-/// Why the group cannot be handed over, if some of its others are like this.
+/// Why the group cannot be handed over, if other members of it meet the condition.
 fn shared(npu: &Npu, is_obstacle: impl Fn(&Member) -> bool) -> Option<String> {
     let group = npu.group.as_ref()?;
     let others: Vec<_> = group
@@ -170,7 +169,7 @@ fn shared(npu: &Npu, is_obstacle: impl Fn(&Member) -> bool) -> Option<String> {
     })
 }
 
-/// Leaves a device as it was before us, then rests.
+/// Returns a device to its state before the attempt, then rests.
 fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
     if attempt.is_unrecoverable() {
         return Decision::Rest(verdict);
@@ -178,7 +177,7 @@ fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
     if npu.is_reserved() {
         return Decision::Do(Step::Unreserve);
     }
-    // The driver that it had before takes it back.
+    // The probe gives it back to its previous driver.
     if npu.driver.is_none() && attempt.touched && !attempt.probed {
         return Decision::Do(Step::Probe);
     }
@@ -205,7 +204,7 @@ fn give_back(npu: &Npu, choice: Choice, usage: &Usage, attempt: &Attempt) -> Dec
                 Reason::TakenByAnother,
                 "vfio-pci takes it by its id; remove the id from its options",
             ),
-            // To take the card is to take them from whoever has them.
+            // Unbinding the card would take its functions from their users.
             _ if let Function::Physical { active: active @ 1.. } = npu.function => rest(
                 State::Busy,
                 Reason::ActiveVirtualFunctions,

@@ -22,13 +22,13 @@ pub struct Npu {
     pub driver: Option<String>,
     /// Whether a device without a driver still has device nodes of the one that it had.
     pub has_leftover_nodes: bool,
-    /// The only driver that may be bound to it, if one was named.
+    /// Its `driver_override`: the only driver that may be bound to it.
     pub driver_override: Option<String>,
-    /// What can only be handed over together with it; `None` without an IOMMU.
+    /// Its IOMMU group; `None` without an IOMMU.
     pub group: Option<Group>,
 }
 
-/// Whether a function stands for a card or for a part of one.
+/// Whether a PCI function is a physical or a virtual one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
     /// A card, with so many virtual functions switched on.
@@ -109,21 +109,21 @@ pub enum Usage {
 }
 
 impl Npu {
-    /// Whether vfio-pci has it.
+    /// Whether it is bound to vfio-pci.
     #[must_use]
     pub fn is_on_vfio(&self) -> bool {
         self.driver.as_deref() == Some(VFIO_PCI)
     }
 
-    /// Whether it may be between two states: without a driver, while device nodes of a driver exist. Somebody may be taking
-    /// it from a user who has not let go yet; whatever is written then does not return.
+    /// Whether another process may be unbinding it: it has no driver, and device nodes of a driver still exist. While a user
+    /// keeps such a device open, writes to it do not return.
     #[must_use]
     pub fn may_be_unbinding(&self) -> bool {
         let has_group_node = self.group.as_ref().is_some_and(|group| group.has_node);
         self.driver.is_none() && (has_group_node || self.has_leftover_nodes)
     }
 
-    /// Whether only vfio-pci may be bound to it: somebody asked for that, and only we do.
+    /// Whether its `driver_override` is vfio-pci.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.driver_override.as_deref() == Some(VFIO_PCI)
@@ -131,7 +131,7 @@ impl Npu {
 }
 
 impl Member {
-    /// Whether it keeps the group from being handed over for good. What will be bound as well does so only until then.
+    /// Whether it keeps the group from being handed over, and will not be bound itself.
     #[must_use]
     pub fn is_in_the_way(&self) -> bool {
         !self.is_wanted && self.is_in_use()

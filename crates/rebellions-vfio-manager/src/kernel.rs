@@ -1,4 +1,4 @@
-//! Everything that changes the kernel's mind, and nothing else does.
+//! All writes to sysfs, and the guard that keeps a group from being opened meanwhile.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::verdict::Reason;
 /// What clears a `driver_override`. An empty write does nothing. Source: Linux, `driver_set_override`; tried on 6.1 to 7.3.
 const CLEAR: &str = "\n";
 
-/// Who carries out a write. Tests put one here that behaves like the kernel.
+/// Carries out writes. Tests use an implementation that imitates the kernel.
 pub trait Kernel: Send + Sync {
     /// One `write(2)` of `text` to a file of sysfs. May never return.
     fn write(&self, path: &Path, text: &str) -> io::Result<()>;
@@ -40,7 +40,7 @@ impl Kernel for Linux {
     }
 }
 
-/// Who of us has a group's device node open. It is for one at a time, and devices of a group are given back side by side.
+/// A lock for each group's device node, which only one thread may have open: devices of a group are given back in parallel.
 #[derive(Clone, Debug, Default)]
 pub struct GroupLocks(Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>>);
 
@@ -60,7 +60,7 @@ pub enum Failure {
     Refused(Reason, String),
 }
 
-/// Carries out a step. What it led to is for the caller to see.
+/// Carries out a step. The caller checks its effect.
 pub fn apply(
     kernel: &dyn Kernel,
     group_locks: &GroupLocks,
@@ -79,7 +79,7 @@ pub fn apply(
             let node = npu.group.as_ref().filter(|_| npu.is_on_vfio()).map(|group| tree.group_node(&group.name));
             let turn = node.as_ref().map(|node| group_locks.of(node));
             let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
-            // As long as we have the group open, no virtual machine can come in between.
+            // While the group is open here, no virtual machine can open it.
             let guard = node.map(|node| hold_group(kernel, tree, &node)).transpose()?;
             let path = tree.driver_folder(driver).join("unbind");
             let result = kernel.write(&path, &address);
@@ -95,8 +95,8 @@ pub fn apply(
     }
 }
 
-/// Opens the device node of the group, which the kernel lets only one have open: the surest sign that nobody has it.
-/// A node that we do not see may be there for others.
+/// Opens the device node of the group, which the kernel allows one process only: success proves that no virtual machine has
+/// it. A node that is not visible here may be visible to others.
 fn hold_group(kernel: &dyn Kernel, tree: &Tree, node: &Path) -> Result<Box<dyn Any>, Failure> {
     kernel.open(node).map_err(|error| {
         let name = tree.node_name(node);

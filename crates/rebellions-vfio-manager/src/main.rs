@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is wrong comes last: of a container that died, the last line is what the status of its component quotes.
+/// The error comes last, because the status of a component quotes the last line of a container that died.
 fn explain(error: &clap::Error) -> ! {
     let code = error.exit_code();
     let _ = error.print();
@@ -60,7 +60,7 @@ fn run(common: &Common, admin_address: SocketAddr) -> anyhow::Result<()> {
     log_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(supervise(common, admin_address));
-    // Threads that the kernel keeps are left behind, not waited for.
+    // Threads that are stuck in the kernel are not waited for.
     runtime.shutdown_background();
     if outcome.is_ok() {
         info!("Stopped");
@@ -82,7 +82,7 @@ async fn supervise(common: &Common, admin_address: SocketAddr) -> anyhow::Result
     }
 }
 
-/// The first process of a container inherits the children of those that end before them, and has to let them go.
+/// Reaps orphans: the first process of a container inherits them.
 async fn reap() -> anyhow::Result<()> {
     let mut children = signal(SignalKind::child()).context("could not wait for children")?;
     if getpid().as_raw_nonzero().get() != 1 {

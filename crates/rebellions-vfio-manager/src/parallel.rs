@@ -1,5 +1,5 @@
-//! Looks at all devices at once, each in a thread of its own: a call to the kernel may never return, and one device must
-//! not keep the others waiting.
+//! Runs a pass over every device, each in a thread of its own: a kernel call may never return, and must not delay the other
+//! devices.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::step::Step;
 use crate::sysfs::NpuEntry;
 use crate::verdict::{Reason, State, Verdict};
 
-/// What a device is doing at the moment, for when it does not come back.
+/// The step that a pass is at, reported when the pass is stuck.
 #[derive(Clone, Debug, Default)]
 pub struct CurrentStep(Arc<Mutex<Option<Step>>>);
 
@@ -22,7 +22,7 @@ impl CurrentStep {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(step.clone());
     }
 
-    /// What to say of a device whose pass has not come back after `waited`.
+    /// The verdict on a device whose pass has not returned after `waited`.
     #[must_use]
     pub fn stuck(&self, waited: Duration) -> Verdict {
         let step = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -43,7 +43,7 @@ pub enum Mode {
     Act,
 }
 
-/// Looks at every device, or acts on it, and gives up on those that take longer than `patience`. Returns the report, and
+/// Looks at every device, or acts on it, and gives up on those that take longer than `timeout`. Returns the report, and
 /// the steps that were taken or would be.
 pub fn run_all(
     worker: &Arc<Worker>,
@@ -70,7 +70,7 @@ pub fn run_all(
         let driver = npu.as_ref().map_or(entry.driver, |npu| npu.driver.clone());
         devices.push(DeviceReport { driver, ..DeviceReport::new(entry.address, entry.device, npu.as_ref(), verdict) });
     }
-    // Whether a group can be handed over depends on all that are in it, and they were not done at the same time.
+    // The verdict on a group depends on all its members, and their passes ended at different times.
     let in_doubt = |device: &DeviceReport| mode == Mode::Act && device.reason == Reason::IommuGroupShared;
     if devices.iter().any(in_doubt) {
         let (now, _) = run_all(worker, goal, Mode::Look, when_none, timeout)?;
@@ -95,7 +95,7 @@ fn start(worker: &Arc<Worker>, goal: Goal, mode: Mode, entry: NpuEntry) -> Pass 
             Mode::DryRun => worker.dry_run(goal, address),
             Mode::Act => worker.run(goal, address, &mut |step| told.begin(step)),
         };
-        // Nobody may be waiting any more.
+        // The receiver is gone when the pass took too long.
         let _ = send.send(finding);
     });
     (entry, current, receive)

@@ -1,4 +1,4 @@
-//! One pass over one device: see, decide, act, and see again, until there is nothing more to do.
+//! One pass over one device: read, decide, act, and read again, until there is nothing more to do.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::step::Step;
 use crate::sysfs::Tree;
 use crate::verdict::{Reason, State, Verdict};
 
-/// More steps than any device needs.
+/// The limit of steps in one pass; no device needs as many.
 const STEPS: u32 = 24;
 
 /// How long the effect of a write may take to show. The kernel has done it when the write returns; what creates device
@@ -25,26 +25,26 @@ const STEPS: u32 = 24;
 const SETTLE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// All that a pass works with.
+/// The context of a pass.
 #[derive(Clone)]
 pub struct Worker {
     /// Where devices are.
     pub tree: Tree,
     /// Where processes are.
     pub processes: Processes,
-    /// Who writes.
+    /// Carries out writes.
     pub kernel: Arc<dyn Kernel>,
-    /// Who of us may open a group's device node.
+    /// The locks of the groups' device nodes.
     pub group_locks: GroupLocks,
     /// Which devices are for virtual machines.
     pub selection: Selection,
-    /// What devices had before us.
+    /// The previous drivers, the lock and the report.
     pub records: Records,
     /// Whether vfio-pci is there, or why it is not.
     pub host: Host,
 }
 
-/// What a pass found in the end.
+/// The result of a pass.
 #[derive(Clone, Debug)]
 pub struct PassResult {
     /// The device as it is now; `None` when it is gone.
@@ -56,7 +56,7 @@ pub struct PassResult {
 }
 
 impl Worker {
-    /// Brings a device to its goal, as far as the host lets us. `tell` hears each step before it is taken.
+    /// Brings a device to its goal, as far as the host allows. Calls `tell` before each step.
     pub fn run(&self, goal: Goal, address: Address, tell: &mut dyn FnMut(&Step)) -> PassResult {
         let mut attempt = self.attempt(address);
         let mut usage = Usage::NotChecked;
@@ -111,7 +111,7 @@ impl Worker {
         for _ in 0..STEPS {
             match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
                 Decision::Rest(end) => {
-                    // What is only put right on the way to where it stays is not what it is about.
+                    // The verdict of the end counts where the steps would not change what the device is bound to.
                     let stays = match goal {
                         Goal::Bind => now.is_on_vfio() || !npu.is_on_vfio(),
                         Goal::GiveBack => steps.is_empty(),
@@ -138,7 +138,8 @@ impl Worker {
         self.tree.npu(address, &|address, device| self.is_wanted(address, device))
     }
 
-    /// A device that somebody is taking from a virtual machine that has not let go: not even reading all of it returns.
+    /// The verdict on a device that another process is unbinding while a user keeps it open. Reading its `driver_override`
+    /// would not return.
     fn being_unbound(&self, address: Address) -> Option<PassResult> {
         let npu = self.read_without_lock(address).filter(Npu::may_be_unbinding)?;
         let Usage::Held(holders) = self.processes.usage(&self.tree, &npu) else { return None };
@@ -164,10 +165,10 @@ impl Worker {
         }))
     }
 
-    /// Carries out a step and sees that it had the effect that it is for.
+    /// Carries out a step and checks that it had its effect.
     fn act(&self, goal: Goal, npu: &Npu, step: &Step) -> Result<(), Failure> {
         if goal == Goal::Bind && matches!(step, Step::Reserve) {
-            // Before anything changes, for whoever comes after us should we not live to see the end.
+            // Recorded before the first change, for the next process should this one be killed.
             self.records.set(npu.address, npu.driver.as_deref().unwrap_or_default()).map_err(|error| {
                 Failure::Refused(Reason::WriteFailed, format!("could not note its previous driver: {error:#}"))
             })?;
@@ -185,7 +186,8 @@ impl Worker {
         }
     }
 
-    /// What is on vfio-pci by a reservation is ours to give back, whoever took it; what was given back is no longer.
+    /// Keeps the record of previous drivers in step: a device that is on vfio-pci by its `driver_override` is to be given back,
+    /// whoever wrote that.
     fn remember(&self, goal: Goal, npu: &Npu, verdict: &Verdict) {
         let is_known = self.records.previous_driver(npu.address).is_some();
         let result = match goal {

@@ -1,4 +1,4 @@
-//! Tells where devices stand: a document, metrics, health, and a line in the log for each transition.
+//! Publishes the state of devices: a document, metrics, health, and a log line for each transition.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ use crate::report::Report;
 use crate::schedule::RESCAN;
 use crate::verdict::{Reason, State};
 
-/// An agent whose loop has not come round for so long is dead.
+/// An agent whose loop has made no turn for so long is not alive.
 const DEAD: Duration = RESCAN.saturating_mul(3);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,7 +42,7 @@ struct VersionLabel {
     version: &'static str,
 }
 
-/// The sending end.
+/// The side of the agent's loop.
 pub struct Publisher {
     records: Records,
     shared: Arc<Mutex<Shared>>,
@@ -63,7 +63,7 @@ struct Shared {
     heartbeat: Instant,
 }
 
-/// The answering end.
+/// The side of the admin server.
 #[derive(Clone)]
 pub struct AdminEndpoint {
     shared: Arc<Mutex<Shared>>,
@@ -71,7 +71,7 @@ pub struct AdminEndpoint {
 }
 
 impl Publisher {
-    /// Both ends.
+    /// Makes both sides.
     #[must_use]
     pub fn new(records: Records) -> (Self, AdminEndpoint) {
         let report = Report::without_devices(Goal::Bind, "AgentNotReady", "devices have not been looked at yet");
@@ -102,12 +102,12 @@ impl Publisher {
         (publisher, AdminEndpoint { shared, registry: Arc::new(registry) })
     }
 
-    /// The loop has come round.
+    /// Records that the loop is alive.
     pub fn heartbeat(&self) {
         self.share(|shared| shared.heartbeat = Instant::now());
     }
 
-    /// Tells how many NPUs there are, at first and when their number changes.
+    /// Logs how many NPUs there are, at first and when their number changes.
     pub fn count(&mut self, found: usize) {
         if self.found.replace(found) == Some(found) {
             return;
@@ -118,12 +118,12 @@ impl Publisher {
         }
     }
 
-    /// Tells only those who ask: the document is another agent's.
+    /// Serves a report without writing the document, which belongs to another agent.
     pub fn serve(&self, report: &Report) {
         self.share(|shared| shared.report.clone_from(report));
     }
 
-    /// Tells everybody.
+    /// Serves a report, writes the document, sets metrics and logs transitions.
     pub fn publish(&mut self, mut report: Report, now: Timestamp) {
         self.serve(&report);
         self.ready.set(report.ready.into());

@@ -1,4 +1,4 @@
-//! What outlives a process, under `/run/rebellions/`: which driver each device was taken from, the lock that lets only one
+//! The state that outlives a process, under `/run/rebellions/`: which driver each device was taken from, the lock that lets only one
 //! agent work, and the document that says where every device stands. The folder is in memory and goes with a reboot, as do
 //! the bindings that it is about.
 
@@ -50,7 +50,7 @@ impl Records {
         Some(fs::read_to_string(self.previous_driver_file(address)).ok()?.trim().to_owned())
     }
 
-    /// Notes it. A driver that is known is not replaced by none.
+    /// Records the previous driver. A known driver is not replaced by none.
     pub fn set(&self, address: Address, driver: &str) -> anyhow::Result<()> {
         if driver.is_empty() && self.previous_driver(address).is_some() {
             return Ok(());
@@ -58,7 +58,7 @@ impl Records {
         self.replace(&self.previous_driver_file(address), driver)
     }
 
-    /// The device was given back.
+    /// Removes the record of a device that was given back.
     pub fn forget(&self, address: Address) -> anyhow::Result<()> {
         fs::remove_file(self.previous_driver_file(address)).context("could not remove a record")
     }
@@ -75,12 +75,12 @@ impl Records {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Notes them.
+    /// Records them.
     pub fn set_told(&self, pod: &str, causes: &[String]) -> anyhow::Result<()> {
         self.replace(&self.told_folder().join(pod), &serde_json::to_string(causes)?)
     }
 
-    /// All devices are given back: nobody waits any more.
+    /// Removes the causes of all pods, once every device is given back.
     pub fn forget_told(&self) -> anyhow::Result<()> {
         match fs::remove_dir_all(self.told_folder()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context("could not remove a record"),
@@ -118,12 +118,12 @@ impl Records {
         self.folder.join("previous-driver").join(address.to_string())
     }
 
-    /// All of it or nothing, whenever we die.
+    /// Replaces a file atomically.
     fn replace(&self, path: &Path, text: &str) -> anyhow::Result<()> {
         let context = || format!("could not write {}", path.display());
         let folder = path.parent().unwrap_or(&self.folder);
         fs::create_dir_all(folder).with_context(context)?;
-        // Of a name of its own: what is behind the last dot of an address tells devices apart.
+        // The suffix is appended, because the part after the last dot of an address is the function.
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         fs::write(&unfinished, text).with_context(context)?;

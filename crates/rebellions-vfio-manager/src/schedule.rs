@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use crate::verdict::State;
 
-/// A safety net, for what the kernel's news did not tell: everything that is well is looked at this often.
+/// How often a device that is well is looked at, in case a uevent was lost.
 pub const RESCAN: Duration = Duration::from_mins(1);
 
-/// Nothing tells when a process lets go of a device.
+/// How often a device in use is looked at: no event tells when a process closes it.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// What the host does not allow, somebody may have allowed meanwhile.
+/// How often a blocked device is looked at.
 const BLOCKED: Duration = Duration::from_secs(30);
 
 /// The first wait after a failure; it doubles.
@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The longest wait, for this many failures in a row.
 const RETRY_LIMIT: Duration = Duration::from_mins(5);
 const FAILURES: u32 = 10;
-/// After that many, somebody has to do something, and may have.
+/// The wait after more failures than that.
 const LONG_RETRY: Duration = Duration::from_hours(1);
 
 /// How long until the next look at a device in this state, after so many failures in a row.
@@ -35,20 +35,19 @@ pub fn next_look(state: State, failures: u32) -> Duration {
     }
 }
 
-/// A device that stayed bound for so long was not fought for.
+/// A device that stays bound for so long starts over with counting losses.
 pub const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long to wait before a device is bound again that somebody took away, for the n-th time in a row: not at all at
-/// first, and longer and longer when they go on.
+/// How long to wait before binding a device again that another process unbound for the n-th time in a row: not at all at
+/// first, then doubling.
 #[must_use]
 pub fn rebind_delay(losses: u32) -> Duration {
-    /// Losses that are made good at once.
+    /// So many losses are answered at once.
     const AT_ONCE: u32 = 3;
     losses.checked_sub(AT_ONCE).filter(|more| *more > 0).map_or(Duration::ZERO, |more| next_look(State::Failed, more))
 }
 
-/// Whether the kernel's news of a device are a reason to look at it at once. A device on which something failed makes news
-/// itself, each time.
+/// Whether a uevent is a reason to look at a device at once. Attempts that fail cause uevents themselves.
 #[must_use]
 pub fn event_matters(state: State, is_new: bool) -> bool {
     is_new || !matches!(state, State::Failed | State::Stuck)
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_device_is_not_woken_by_the_news_that_its_failing_makes() {
+    fn a_failing_device_is_not_woken_by_the_uevents_that_its_failing_causes() {
         assert!(event_matters(State::Bound, false));
         assert!(!event_matters(State::Failed, false));
         assert!(event_matters(State::Failed, true));

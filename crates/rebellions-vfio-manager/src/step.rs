@@ -6,7 +6,7 @@ use crate::verdict::Reason;
 /// One thing to do to a device. The kernel carries out each by one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// See whether anything uses it.
+    /// Check whether anything uses it.
     CheckUsage,
     /// Let no driver but vfio-pci be bound to it.
     Reserve,
@@ -16,12 +16,12 @@ pub enum Step {
     Unbind(String),
     /// Have the kernel find a driver for it.
     Probe,
-    /// Ask vfio-pci for it by name: unlike a probe, that says why not.
+    /// Bind it to vfio-pci by name, which gives a reason when it fails, unlike a probe.
     Bind,
 }
 
 impl Step {
-    /// Why a device is not as it should be after this step, if it is not.
+    /// Why this step had no effect on a device, if it had none.
     #[must_use]
     pub fn missing_effect(&self, npu: &Npu) -> Option<(Reason, String)> {
         let (falls_short, reason, why) = match self {
@@ -36,7 +36,7 @@ impl Step {
         falls_short.then(|| (reason, why.to_owned()))
     }
 
-    /// Changes a device as this step does when all goes well.
+    /// Changes the facts as this step would when it succeeds.
     pub fn simulate(&self, npu: &mut Npu) {
         match self {
             Self::CheckUsage => {}

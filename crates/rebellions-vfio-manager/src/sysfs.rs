@@ -17,7 +17,7 @@ pub struct Tree {
     pub dev: PathBuf,
 }
 
-/// A device at first sight.
+/// An NPU in the list of devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NpuEntry {
     /// Where it is.
@@ -71,7 +71,7 @@ impl Tree {
         })
     }
 
-    /// What is true of all devices.
+    /// Facts about the host.
     #[must_use]
     pub fn host(&self) -> Host {
         let has_entries = |path: PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());

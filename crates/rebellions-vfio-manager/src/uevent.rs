@@ -1,4 +1,4 @@
-//! The kernel's news of devices.
+//! The kernel's uevents.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ const KERNEL: u32 = 1;
 /// The kernel never sends more at once. Source: Linux, `UEVENT_BUFFER_SIZE`, and a head.
 const BYTES: usize = 4096;
 
-/// News of a PCI device or of what vfio makes of it.
+/// A uevent of a PCI device, or of a VFIO device or group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uevent {
     /// The PCI device, if it is about one.
@@ -26,7 +26,7 @@ pub struct Uevent {
     pub is_new: bool,
 }
 
-/// How many may wait. The kernel keeps some more.
+/// How many uevents the queue holds; the socket's buffer holds more.
 const QUEUE: usize = 256;
 
 /// A subscription.
@@ -44,7 +44,7 @@ impl Uevents {
         Ok(Self(receive))
     }
 
-    /// Waits for news, and for ever when there is nobody left to bring any; the periodic look goes on.
+    /// Waits for a uevent; for ever when the listening thread has ended, in which case periodic rescans go on.
     pub async fn next(&mut self) -> Uevent {
         match self.0.recv().await {
             Some(event) => event,
@@ -52,7 +52,7 @@ impl Uevents {
         }
     }
 
-    /// News that have come meanwhile.
+    /// The uevents that are queued.
     pub fn more(&mut self) -> impl Iterator<Item = Uevent> {
         std::iter::from_fn(|| self.0.try_recv().ok())
     }
@@ -64,9 +64,9 @@ fn listen(socket: &OwnedFd, send: &mpsc::Sender<Uevent>) {
         let event = match recv(socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((bytes, _)) => read(&buffer[..bytes.min(BYTES)]),
             Err(Errno::INTR) => None,
-            // More came than there was room for: there is something new, and nobody knows where.
+            // Uevents were lost: any device may have changed.
             Err(Errno::NOBUFS) => Some(Uevent { address: None, is_new: false }),
-            Err(error) => return warn!(err = %error, "The kernel's news have ended; looking now and then"),
+            Err(error) => return warn!(err = %error, "Uevents have ended; looking now and then"),
         };
         if let Some(event) = event
             && send.blocking_send(event).is_err()
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_news_of_pci_and_vfio_are_about_us() {
+    fn only_uevents_of_pci_and_vfio_count() {
         let add = b"add@/devices/pci0000:00/0000:00:04.0\0ACTION=add\0SUBSYSTEM=pci\0PCI_SLOT_NAME=0000:00:04.0\0";
         let address = "0000:00:04.0".parse().ok();
         assert_eq!(read(add), Some(Uevent { address, is_new: true }));

@@ -1,4 +1,4 @@
-//! Where a device stands, and why: the vocabulary of everything that is told.
+//! States and reasons: the vocabulary of report, log, metrics and status.
 
 use serde::Serialize;
 
