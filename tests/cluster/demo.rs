@@ -4,10 +4,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use testbed::programs::own_binary;
 use testbed::{Cluster, ControlPlane, Profile};
 
 fn demo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+    let mut command = Command::new(own_binary("demo").expect("the demo"));
     command.args(arguments).stdin(Stdio::null());
     command
 }

@@ -135,7 +135,10 @@ fn the_recipe_for_a_sixth_component_is_complete() {
     // 5. Generated files, and all tests that need no cluster.
     let target = scratch.join("target");
     copy.cargo(&target, &["build", "--offline", "--bin", package]);
-    copy.cargo(&target, &["test", "--offline", "--package", "testbed", "--test", "pure", "--bin", "demo"]);
+    copy.cargo(
+        &target,
+        &["test", "--offline", "--package", "testbed", "--package", "demo", "--test", "pure", "--bin", "demo"],
+    );
     let expected = read(&copy.folder.join("assets/rebellions/validator/testdata/default.expected.yaml"));
     assert!(expected.contains("name: rebellions-validator"), "{expected}");
     assert!(read(&copy.folder.join("deploy/crds/acceleratorconfigs.yaml")).contains("validator:"));

@@ -94,7 +94,7 @@ fn add_folders(folder: &Path, lines: &mut BTreeSet<String>) {
 /// Index numbers of links and lifetimes change by themselves.
 fn without_numbers(line: &str) -> String {
     line.split_whitespace()
-        .filter(|word| !word.ends_with("sec") && !word.trim_end_matches(':').parse::<u32>().is_ok())
+        .filter(|word| !word.ends_with("sec") && word.trim_end_matches(':').parse::<u32>().is_err())
         .collect::<Vec<_>>()
         .join(" ")
 }

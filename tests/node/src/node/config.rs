@@ -59,6 +59,7 @@ pub fn write_identities(
 }
 
 /// The kubelet's configuration; its pods live below `control_group`.
+#[must_use]
 pub fn kubelet(control_group: &str) -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -104,6 +105,7 @@ fn kube_proxy() -> Value {
 }
 
 /// Where pods get their addresses and routes from.
+#[must_use]
 pub fn pod_network(subnet: &str) -> Value {
     json!({
         "cniVersion": "1.0.0",
@@ -122,6 +124,7 @@ pub fn pod_network(subnet: &str) -> Value {
 }
 
 /// containerd's configuration.
+#[must_use]
 pub fn containerd() -> String {
     format!(
         r#"version = 2

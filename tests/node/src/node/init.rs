@@ -29,6 +29,7 @@ pub fn launch(spec: &Path) -> anyhow::Result<()> {
 }
 
 /// The first process.
+#[expect(clippy::print_stdout, reason = "its log")]
 pub fn run(spec: &Path) -> anyhow::Result<()> {
     // Whoever launched us may be killed; the kernel then ends us, and with us everything in our PID namespace.
     set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -107,6 +108,7 @@ fn retry(what: &str, attempt: impl Fn() -> anyhow::Result<()>) -> anyhow::Result
 
 /// Every orphan of the node is our child. The end of a program of ours is an error, but not the end of the node: its pods
 /// go on, as on a machine.
+#[expect(clippy::print_stdout, reason = "its log")]
 fn reap(programs: &[Child]) -> anyhow::Result<()> {
     loop {
         let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };

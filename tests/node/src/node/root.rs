@@ -124,9 +124,9 @@ fn make_files(spec: &Spec, root: &Path) -> anyhow::Result<()> {
 /// Devices of its own: what a pod leaves here is not there on the next node.
 fn make_devices(dev: &Path) -> anyhow::Result<()> {
     for (name, major, minor) in DEVICES {
-        let mode = Mode::from_raw_mode(if name == "kmsg" { 0o600 } else { 0o666 });
+        let permissions = Mode::from_raw_mode(if name == "kmsg" { 0o600 } else { 0o666 });
         let umask = rustix::process::umask(Mode::empty());
-        let made = mknodat(CWD, dev.join(name), FileType::CharacterDevice, mode, makedev(major, minor));
+        let made = mknodat(CWD, dev.join(name), FileType::CharacterDevice, permissions, makedev(major, minor));
         rustix::process::umask(umask);
         made.with_context(|| format!("could not make the device {name}"))?;
     }

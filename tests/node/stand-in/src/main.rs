@@ -1,6 +1,8 @@
 //! Plays the vendor's closed programs: what it does is told by the name that it is started under and, for trouble made on
 //! purpose, by the variable `STAND_IN`.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, clippy::expect_used, reason = "a program of the test bed")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -3,12 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use node_labeler::view::{NodeView, WorkloadLabel};
+use node_suite::{Software, World, images};
 use serde_json::Value;
 use testbed::access::client_for;
 use testbed::controller::NAMESPACE;
@@ -21,6 +22,9 @@ use testbed::{
 /// In somebody's cluster, names of its nodes begin with this, and its AcceleratorConfig has this label.
 const PREFIX: &str = "accelerator-demo-";
 pub const MARK: &str = "accelerator-demo";
+
+/// Name of the real node.
+const REAL: &str = "real-1";
 
 /// From this many nodes on, leases would be most of the traffic.
 const MANY: usize = 200;
@@ -36,6 +40,8 @@ pub struct Stage {
 enum Kind {
     /// Ends when dropped.
     Own { _cluster: Cluster },
+    /// One of its nodes is real. Ends when dropped.
+    Real { world: Box<World>, _folder: Folder },
     /// Must be left as it was found.
     Theirs { installed: Vec<Value>, _kwok: Process, _folder: Folder },
 }
@@ -53,6 +59,33 @@ impl Stage {
         let controllers = cluster.start_all().await;
         say(format!("Started {} controllers, each with the token of its own service account.", controllers.len()));
         Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: cluster } })
+    }
+
+    /// As above, with a real node beside the simulated ones. The controllers run in pods on it.
+    pub async fn with_a_real_node() -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let software = tokio::task::spawn_blocking(Software::get).await??;
+        let software = software.map_err(|why| anyhow!("no real node can run here: {why}; leave out --real-node"))?;
+        let folder = Folder::new()?;
+        let archives = images::archives(folder.path())?;
+        let world = World::start(&software, &archives, &[REAL]).await?;
+        say(format!("Control plane and the real node {REAL} are up ({:.1} s).", begun.elapsed().as_secs_f32()));
+        world.install()?;
+        say("Installed deploy/overlays/default as it is; its controllers run in pods on the real node.");
+        let access = world.cluster.clone();
+        Ok(Self { access, controllers: vec![], kind: Kind::Real { world: Box::new(world), _folder: folder } })
+    }
+
+    /// Names of nodes that are not simulated.
+    pub fn real_nodes(&self) -> &'static [&'static str] {
+        if let Kind::Real { .. } = self.kind { &[REAL] } else { &[] }
+    }
+
+    /// Commands that show more, a line each.
+    pub fn more_to_see(&self) -> String {
+        let Kind::Real { world, .. } = &self.kind else { return String::new() };
+        let logs = world.nodes.iter().map(|node| format!("\n  less {}", node.log("kubelet").display()));
+        format!("\n  kubectl logs -n {NAMESPACE} deployment/node-labeler{}", logs.collect::<String>())
     }
 
     /// Uses the cluster of the current context. Installs nothing unless told to.
@@ -104,7 +137,7 @@ impl Stage {
     /// Names of the nodes that it creates.
     pub fn node(&self, number: usize) -> String {
         match self.kind {
-            Kind::Own { .. } => format!("npu-{number}"),
+            Kind::Own { .. } | Kind::Real { .. } => format!("npu-{number}"),
             Kind::Theirs { .. } => format!("{PREFIX}npu-{number}"),
         }
     }
@@ -116,9 +149,9 @@ impl Stage {
         nodes::create_with(&self.access.client, names, &labels, |node| self.mark(node)).await
     }
 
-    /// In somebody's cluster, a node that does not exist must not attract anybody's pods but ours.
+    /// Beside real nodes, a node that does not exist must not attract anybody's pods but ours.
     fn mark(&self, node: &mut Node) {
-        if let Kind::Theirs { .. } = self.kind {
+        if !matches!(self.kind, Kind::Own { .. }) {
             node.annotations_mut().insert(PLAYED.0.into(), PLAYED.1.into());
             let taint = Taint { key: "rebellions.ai/npu".into(), effect: "NoSchedule".into(), ..Taint::default() };
             node.spec.get_or_insert_default().taints.get_or_insert_default().push(taint);

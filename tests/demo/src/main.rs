@@ -31,6 +31,10 @@ struct Options {
     #[arg(long)]
     use_current_context: bool,
 
+    /// Add a real node, with kubelet, containerd and real pods of ours. The controllers run in pods on it
+    #[arg(long, conflicts_with = "use_current_context")]
+    real_node: bool,
+
     /// With --use-current-context: install what is missing (CRD, namespaces, service accounts and roles), and remove it at
     /// the end
     #[arg(long, requires = "use_current_context")]
@@ -53,7 +57,11 @@ async fn main() -> anyhow::Result<()> {
     tokio::pin!(interrupt);
 
     let opening = async {
-        if options.use_current_context { Stage::theirs(options.install).await } else { Stage::own(nodes).await }
+        match (options.use_current_context, options.real_node) {
+            (true, _) => Stage::theirs(options.install).await,
+            (false, true) => Stage::with_a_real_node().await,
+            (false, false) => Stage::own(nodes).await,
+        }
     };
     let mut stage = tokio::select! {
         stage = opening => stage?,
@@ -72,9 +80,9 @@ async fn main() -> anyhow::Result<()> {
     };
     screen.keep();
     if told.is_ok() && !options.exit {
+        let (kubeconfig, more) = (stage.access.kubeconfig.display(), stage.more_to_see());
         say(format!(
-            "\nLook around:\n  export KUBECONFIG={}\n  kubectl get ac,nodes,daemonsets,pods -A\nCtrl-C ends it.",
-            stage.access.kubeconfig.display()
+            "\nLook around:\n  export KUBECONFIG={kubeconfig}\n  kubectl get ac,nodes,daemonsets,pods -A{more}\nCtrl-C ends it."
         ));
         interrupt.await;
     }

@@ -29,11 +29,15 @@ pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyho
     follow(&stage.access, screen, count, |seen| seen.is_ready() && seen.counts().without_mode == unlabelled).await?;
     screen.say("   Nothing runs anywhere: no node has said what its NPUs are for.");
 
-    screen.act(&format!("2. The admin labels {container} nodes container and {vm} vm-passthrough"));
+    let real_too =
+        stage.real_nodes().iter().map(|name| format!(", the real node {name} container too")).collect::<String>();
+    screen.act(&format!("2. The admin labels {container} nodes container and {vm} vm-passthrough{real_too}"));
     let begun = Instant::now();
     label(stage, 1..=container, Workload::Container).await?;
+    let real: Vec<_> = stage.real_nodes().iter().map(|name| (*name).to_owned()).collect();
+    nodes::set_modes(&stage.access.client, &real, Workload::Container.as_str()).await?;
     label(stage, container + 1..=container + vm, Workload::VmPassthrough).await?;
-    let (pods, machines) = (as_i64(container), as_i64(vm));
+    let (pods, machines) = (as_i64(container + real.len()), as_i64(vm));
     follow(&stage.access, screen, count, |seen| {
         seen.is_ready() && seen.counts().container == pods && seen.counts().vm_passthrough == machines
     })
