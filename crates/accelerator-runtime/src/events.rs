@@ -29,6 +29,9 @@ const REFILL: Duration = Duration::from_secs(30);
 /// Kubernetes refuses longer notes.
 const NOTE_BYTES: usize = 1024;
 
+/// Kubernetes refuses longer names of events.
+const NAME_BYTES: usize = 253;
+
 /// Something worth telling about an object.
 #[derive(Clone, Debug)]
 pub struct Announcement {
@@ -105,8 +108,7 @@ fn event(announcement: Announcement, controller: &'static str) -> Event {
     note.truncate(note.floor_char_boundary(NOTE_BYTES));
     Event {
         metadata: ObjectMeta {
-            // Random, because two programs may tell of one object in the same nanosecond.
-            name: Some(format!("{}.{:016x}", regarding.name.as_deref().unwrap_or("object"), rand::random::<u64>())),
+            name: Some(event_name(regarding.name.as_deref().unwrap_or("object"), rand::random())),
             namespace: Some(NAMESPACE.into()),
             ..ObjectMeta::default()
         },
@@ -120,6 +122,15 @@ fn event(announcement: Announcement, controller: &'static str) -> Event {
         reporting_instance: Some(controller.into()),
         ..Event::default()
     }
+}
+
+/// The object's name and a number, as client-go names events. The number is random, because two programs may tell of one
+/// object in the same nanosecond; a name that would get too long is cut.
+fn event_name(object: &str, number: u64) -> String {
+    let suffix = format!(".{number:016x}");
+    let kept = object.floor_char_boundary(NAME_BYTES - suffix.len());
+    // A dot or a dash in front of the suffix's dot is no valid name.
+    object[..kept].trim_end_matches(['.', '-']).to_owned() + &suffix
 }
 
 /// A token bucket.
@@ -169,6 +180,15 @@ mod tests {
         assert!(budget.take(start + REFILL));
         assert!(!budget.take(start + REFILL));
         assert!(budget.is_full(start + REFILL * (BURST + 1)));
+    }
+
+    /// A node may have a name of 253 characters.
+    #[test]
+    fn the_name_of_an_event_about_a_long_name_is_still_a_name() {
+        let long = event_name(&"a.b-".repeat(63), 7);
+        assert!(long.len() <= NAME_BYTES, "{} bytes", long.len());
+        assert!(long.ends_with("a.b.0000000000000007") || long.ends_with("a.0000000000000007"), "{long}");
+        assert_eq!(event_name("default", 7), "default.0000000000000007");
     }
 
     #[test]
