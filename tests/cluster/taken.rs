@@ -3,7 +3,7 @@
 
 use accelerator_api::contract::DEVICE_PLUGIN;
 use accelerator_api::{AcceleratorConfig, ObservedConfig};
-use accelerator_operand::{Surroundings, Write, daemon_set_difference, plan};
+use accelerator_operand::{PlanContext, Write, daemon_set_difference, plan};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
@@ -216,7 +216,7 @@ async fn fault(cluster: &Cluster, section: Value) -> Option<Result<(), String>> 
 async fn applied(cluster: &Cluster, stored: Value) -> Result<(), String> {
     let config: ObservedConfig = serde_json::from_value(stored).map_err(|error| error.to_string())?;
     let template = rebellions_device_plugin_controller::OPERAND.template().expect("a manifest");
-    let wanted = match plan(&template, Surroundings::of(OPERANDS), &[&config], None).write {
+    let wanted = match plan(&template, PlanContext::of(OPERANDS), &[&config], None).write {
         Write::Apply { wanted, .. } => wanted,
         other => return Err(format!("{other:?}")),
     };

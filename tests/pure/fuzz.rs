@@ -2,7 +2,7 @@
 
 use accelerator_api::ObservedConfig;
 use accelerator_api::contract::COMPONENTS;
-use accelerator_operand::{Surroundings, Write, plan};
+use accelerator_operand::{PlanContext, Write, plan};
 use serde_json::json;
 use testbed::access::OPERANDS;
 use testbed::generate::Generator;
@@ -19,9 +19,9 @@ fn whatever_is_written_renders_and_is_covered_by_what_it_renders() {
         let object = json!({"metadata": {"name": "x"}, "spec": {"providers": {"rebellions": section}}});
         let config: ObservedConfig = serde_json::from_value(object).expect("anything with metadata is read");
         for template in &templates {
-            if let Write::Apply { wanted, .. } = plan(template, Surroundings::of(OPERANDS), &[&config], None).write {
+            if let Write::Apply { wanted, .. } = plan(template, PlanContext::of(OPERANDS), &[&config], None).write {
                 applied += 1;
-                let again = plan(template, Surroundings::of(OPERANDS), &[&config], Some(&wanted)).write;
+                let again = plan(template, PlanContext::of(OPERANDS), &[&config], Some(&wanted)).write;
                 assert!(matches!(again, Write::Nothing), "seed {seed}: {again:?}");
             }
         }

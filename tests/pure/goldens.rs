@@ -3,7 +3,7 @@
 //! `testdata/CASE.expected.yaml` what is applied then.
 
 use accelerator_api::ObservedConfig;
-use accelerator_operand::{Operand, Surroundings, Write, plan};
+use accelerator_operand::{Operand, PlanContext, Write, plan};
 use serde_json::json;
 use testbed::Access;
 use testbed::access::OPERANDS;
@@ -13,7 +13,7 @@ use crate::files::{assert_golden, names, read};
 
 fn check(operand: &'static Operand, case: &str, config: &ObservedConfig) {
     let template = operand.template().expect("a manifest");
-    let Write::Apply { wanted, .. } = plan(&template, Surroundings::of(OPERANDS), &[config], None).write else {
+    let Write::Apply { wanted, .. } = plan(&template, PlanContext::of(OPERANDS), &[config], None).write else {
         panic!("{} {case}: nothing to apply", operand.component.name);
     };
     let yaml = serde_saphyr::to_string(&wanted).expect("a DaemonSet serialises");

@@ -1,7 +1,7 @@
 //! What a component controller decides to write, from every AcceleratorConfig and the DaemonSet that exists.
 
 use accelerator_api::ObservedConfig;
-use accelerator_operand::{Surroundings, Write, plan};
+use accelerator_operand::{PlanContext, Write, plan};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
@@ -21,12 +21,12 @@ fn enabled() -> Value {
 }
 
 fn decide(configs: &[ObservedConfig], live: Option<&DaemonSet>) -> Write {
-    decide_in(Surroundings::of(OPERANDS), configs, live)
+    decide_in(PlanContext::of(OPERANDS), configs, live)
 }
 
-fn decide_in(around: Surroundings<'_>, configs: &[ObservedConfig], live: Option<&DaemonSet>) -> Write {
+fn decide_in(context: PlanContext<'_>, configs: &[ObservedConfig], live: Option<&DaemonSet>) -> Write {
     let configs: Vec<_> = configs.iter().collect();
-    plan(&OPERAND.template().expect("a manifest"), around, &configs, live).write
+    plan(&OPERAND.template().expect("a manifest"), context, &configs, live).write
 }
 
 /// What is applied for these configs, as it then lives in the cluster.
@@ -77,20 +77,20 @@ fn the_oldest_config_counts_and_all_of_them_own() {
 fn the_anchor_owns_as_well_and_is_added_to_what_lacks_it() {
     let configs = [config("a", 1, &enabled())];
     let anchor = OwnerReference { name: "anchor".into(), uid: "uid-anchor".into(), ..OwnerReference::default() };
-    let around = Surroundings { anchor: Some(&anchor), ..Surroundings::of(OPERANDS) };
-    let Write::Apply { wanted, .. } = decide_in(around, &configs, Some(&live(&configs))) else {
+    let context = PlanContext { anchor: Some(&anchor), ..PlanContext::of(OPERANDS) };
+    let Write::Apply { wanted, .. } = decide_in(context, &configs, Some(&live(&configs))) else {
         panic!("the anchor is missing");
     };
     let owners: Vec<_> = wanted.metadata.owner_references.iter().flatten().map(|owner| owner.name.as_str()).collect();
     assert_eq!(owners, ["anchor", "a"]);
-    assert!(matches!(decide_in(around, &configs, Some(&wanted)), Write::Nothing));
+    assert!(matches!(decide_in(context, &configs, Some(&wanted)), Write::Nothing));
 }
 
 #[test]
 fn not_knowing_a_config_is_no_reason_to_touch_anything_and_knowing_that_there_is_none_is() {
     let running = live(&[config("a", 1, &enabled())]);
     assert!(matches!(decide(&[], Some(&running)), Write::LeaveAlone));
-    let vacant = Surroundings { vacant: true, ..Surroundings::of(OPERANDS) };
+    let vacant = PlanContext { vacant: true, ..PlanContext::of(OPERANDS) };
     assert!(matches!(decide_in(vacant, &[], Some(&running)), Write::Delete(_)));
     assert!(matches!(decide_in(vacant, &[], None), Write::LeaveAlone));
     let mut foreign = running;

@@ -22,7 +22,7 @@ fn say(outcome: &Outcome, previous: &AcceleratorConfigStatus, second: i64) -> Re
 }
 
 fn observed(reason: Reason, message: &str) -> Outcome {
-    Outcome::Observed(Observation { reason, message: message.into() })
+    Outcome::Observed(Observation { reason, message: message.into(), needs_attention: false })
 }
 
 #[test]

@@ -106,8 +106,10 @@ pub enum Reason {
     AwaitingObservation,
     /// Some nodes still run an older revision.
     RolloutInProgress,
-    /// Every node runs the newest revision, some pods are not ready.
+    /// Some pods are not ready, or cannot be made.
     PodsNotReady,
+    /// All that is missing is on nodes that do not answer.
+    NodesNotReady,
     /// Every assigned node runs the newest revision and is ready.
     Ready,
     /// The API server refused the DaemonSet.
@@ -150,6 +152,7 @@ impl Reason {
         Self::AwaitingObservation,
         Self::RolloutInProgress,
         Self::PodsNotReady,
+        Self::NodesNotReady,
         Self::Ready,
         Self::ApplyFailed,
         Self::NameTaken,
@@ -175,6 +178,7 @@ impl Reason {
             Self::AwaitingObservation => "AwaitingObservation",
             Self::RolloutInProgress => "RolloutInProgress",
             Self::PodsNotReady => "PodsNotReady",
+            Self::NodesNotReady => "NodesNotReady",
             Self::Ready => "Ready",
             Self::ApplyFailed => "ApplyFailed",
             Self::NameTaken => "NameTaken",

@@ -3,20 +3,26 @@
 //! state are arguments; nothing here can talk to a cluster.
 
 mod condition;
-mod covers;
+mod diff;
+mod findings;
 mod image;
 mod observe;
 mod operand;
 mod plan;
-mod pods;
+mod pod_events;
+mod pod_problem;
+mod pod_view;
 mod render;
 mod report;
 
 pub use condition::condition;
-pub use covers::{difference, last_other_writer};
-pub use observe::{Observation, observe};
+pub use diff::{difference, last_other_writer};
+pub use findings::{Findings, PodProblems};
+pub use observe::{Counts, Observation, observe};
 pub use operand::{ManifestError, Operand};
-pub use plan::{Plan, Surroundings, Write, daemon_set_difference, plan};
-pub use pods::{PodTrouble, PodView, troubles};
+pub use plan::{Plan, PlanContext, Write, daemon_set_difference, plan};
+pub use pod_events::EventView;
+pub use pod_problem::{PodProblem, Severity};
+pub use pod_view::PodView;
 pub use render::{Placement, Template, digest};
 pub use report::{Outcome, Parts, Report, report};

@@ -1,10 +1,9 @@
 //! What a DaemonSet's status says about its rollout.
 
 use accelerator_api::{Reason, count};
-use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::apps::v1::DaemonSet;
 
-use crate::PodTrouble;
-use crate::pods::summary;
+use crate::{Findings, Severity};
 
 /// Where an operand stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,114 +12,152 @@ pub struct Observation {
     pub reason: Reason,
     /// What is missing, for people.
     pub message: String,
+    /// Whether a pod is known to fail, so that somebody may have to act if it lasts.
+    pub needs_attention: bool,
 }
 
 impl Observation {
     /// Whether pods should be looked at, because only they can tell what is missing.
     #[must_use]
     pub fn is_about_pods(&self) -> bool {
-        matches!(self.reason, Reason::RolloutInProgress | Reason::PodsNotReady)
+        matches!(self.reason, Reason::RolloutInProgress | Reason::PodsNotReady | Reason::NodesNotReady)
+    }
+}
+
+/// The counts of a DaemonSet's status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Nodes that should run a pod.
+    pub desired: i64,
+    /// Of these, nodes that have one.
+    pub current: i64,
+    /// Of these, nodes whose pod is of the newest revision.
+    pub updated: i64,
+    /// Of these, nodes whose pod is ready.
+    pub ready: i64,
+    /// Of these, nodes whose pod has been ready for `minReadySeconds`.
+    pub available: i64,
+    /// Nodes that should not run a pod and have one.
+    pub misplaced: i64,
+}
+
+impl Counts {
+    /// Those of this DaemonSet; all zero before its controller has looked at it.
+    #[must_use]
+    pub fn of(daemon_set: &DaemonSet) -> Self {
+        let Some(status) = &daemon_set.status else { return Self::default() };
+        Self {
+            desired: status.desired_number_scheduled.into(),
+            current: status.current_number_scheduled.into(),
+            updated: status.updated_number_scheduled.unwrap_or(0).into(),
+            ready: status.number_ready.into(),
+            available: status.number_available.unwrap_or(0).into(),
+            misplaced: status.number_misscheduled.into(),
+        }
+    }
+
+    /// Pods that do not exist although they should.
+    #[must_use]
+    pub fn missing(self) -> i64 {
+        (self.desired - self.current).max(0)
+    }
+
+    /// Pods that exist and are not as they should be: not ready, or where none should be. Only they can tell why.
+    #[must_use]
+    pub fn unready(self) -> i64 {
+        (self.desired - self.ready - self.missing()).max(0) + self.misplaced
     }
 }
 
 /// Where an operand stands, from its DaemonSet and from what is known of its pods that are not ready.
 ///
 /// Ready needs all of: the DaemonSet controller has seen the newest generation, every selected node runs the newest
-/// revision and is available, and no pod is left on a node that should not have one.
+/// revision and is available, no pod is left on a node that should not have one, and no pod is known to be ending. A pod
+/// that is left on a node that does not answer is not waited for: nobody can end it before the node is back or gone.
 #[must_use]
-pub fn observe(daemon_set: &DaemonSet, troubles: &[PodTrouble]) -> Observation {
-    let observation = |reason, message| Observation { reason, message };
-    let no_status = DaemonSetStatus::default();
-    let status = daemon_set.status.as_ref().unwrap_or(&no_status);
-    let desired = i64::from(status.desired_number_scheduled);
-    let updated = i64::from(status.updated_number_scheduled.unwrap_or(0));
-    let available = i64::from(status.number_available.unwrap_or(0));
-    let misplaced = i64::from(status.number_misscheduled);
-    let on_delete = || {
-        let strategy = daemon_set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
-        strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"))
-    };
-
-    if daemon_set.metadata.deletion_timestamp.is_some() {
-        observation(Reason::AwaitingObservation, "the DaemonSet is being deleted and will be made anew".into())
-    } else if status.observed_generation < daemon_set.metadata.generation {
-        observation(
-            Reason::AwaitingObservation,
-            "the DaemonSet controller has not seen the newest DaemonSet yet".into(),
-        )
-    } else if desired == 0 && misplaced == 0 {
-        observation(Reason::NoNodesSelected, "no node carries the deploy label".into())
-    } else if updated < desired {
-        let how = if on_delete() { "; delete a node's pod to update it" } else { "" };
-        let rest = summary(troubles, desired - available);
-        // A rollout that cannot go on needs a person.
-        let is_stuck = troubles.iter().any(PodTrouble::is_failure);
-        let reason = if is_stuck { Reason::PodsNotReady } else { Reason::RolloutInProgress };
-        observation(reason, format!("newest revision on {updated} of {}{how}{rest}", count(desired, "node")))
-    } else if available < desired {
-        let rest = summary(troubles, desired - available);
-        observation(Reason::PodsNotReady, format!("ready on {available} of {}{rest}", count(desired, "node")))
-    } else if misplaced > 0 {
-        let rest = summary(troubles, misplaced);
-        observation(
-            Reason::RolloutInProgress,
-            format!("{} of nodes that labels or taints no longer select still to go{rest}", count(misplaced, "pod")),
-        )
+pub fn observe(daemon_set: &DaemonSet, pods: &Findings) -> Observation {
+    let counts = Counts::of(daemon_set);
+    let seen = daemon_set.status.as_ref().and_then(|status| status.observed_generation);
+    let (reason, message) = if daemon_set.metadata.deletion_timestamp.is_some() {
+        (Reason::AwaitingObservation, "the DaemonSet is being deleted and will be made anew".into())
+    } else if seen < daemon_set.metadata.generation {
+        (Reason::AwaitingObservation, "the DaemonSet controller has not seen the newest DaemonSet yet".into())
+    } else if counts.updated < counts.desired {
+        rollout(counts, pods, is_on_delete(daemon_set))
+    } else if counts.available < counts.desired && counts.ready >= counts.desired {
+        let waiting = count(counts.ready - counts.available, "pod");
+        let nodes = count(counts.desired, "node");
+        let message = format!("ready on {} of {nodes}, {waiting} for less than minReadySeconds", counts.ready);
+        (Reason::RolloutInProgress, message)
+    } else if counts.available < counts.desired {
+        let unready = counts.desired - counts.available;
+        let reason = if is_about_nodes(unready, pods) { Reason::NodesNotReady } else { Reason::PodsNotReady };
+        let nodes = count(counts.desired, "node");
+        (reason, format!("ready on {} of {nodes}{}", counts.available, pods.sentence(unready)))
     } else {
-        observation(Reason::Ready, format!("ready on {desired} of {}", count(desired, "node")))
+        leftovers(counts, pods)
+    };
+    let needs_attention = matches!(reason, Reason::RolloutInProgress | Reason::PodsNotReady)
+        && pods.worst().is_some_and(|worst| worst >= Severity::NotReady);
+    Observation { reason, message, needs_attention }
+}
+
+/// Pods are missing, or of an older revision.
+fn rollout(counts: Counts, pods: &Findings, on_delete: bool) -> (Reason, String) {
+    let outdated = (counts.current - counts.updated).max(0);
+    let is_failing = pods.worst().is_some_and(Severity::is_failure);
+    let reason = if is_failing {
+        // A rollout that cannot go on needs a person.
+        Reason::PodsNotReady
+    } else if is_about_nodes(counts.desired - counts.updated, pods) {
+        Reason::NodesNotReady
+    } else {
+        Reason::RolloutInProgress
+    };
+    let nodes = count(counts.desired, "node");
+    let what = if outdated > 0 {
+        format!("newest revision on {} of {nodes}", counts.updated)
+    } else {
+        format!("a pod on {} of {nodes}", counts.current)
+    };
+    // Not while the newest revision fails, which would then fail on one more node, and not for pods that end already.
+    let advise = on_delete && !is_failing && outdated > pods.count(Severity::Terminating);
+    let how = if advise { "; delete a node's pod to update it" } else { "" };
+    (reason, format!("{what}{how}{}", pods.sentence(counts.desired - counts.available)))
+}
+
+/// Every node that is selected has what it should have; pods may be left where none should be.
+fn leftovers(counts: Counts, pods: &Findings) -> (Reason, String) {
+    let lost = pods.count(Severity::NodeNotReady);
+    let to_go = counts.misplaced - lost;
+    let ending = pods.count(Severity::Terminating);
+    if to_go > 0 {
+        let what = count(to_go, "pod");
+        let message = format!("{what} of nodes that labels or taints no longer select still to go");
+        return (Reason::RolloutInProgress, message + &pods.sentence(counts.misplaced));
     }
+    if ending > 0 && counts.misplaced == 0 {
+        // The DaemonSet controller counts a pod as available until its containers have ended.
+        let message = format!("{} that the DaemonSet counts as available still to end", count(ending, "pod"));
+        return (Reason::RolloutInProgress, message + &pods.sentence_of(Severity::Terminating));
+    }
+    let apart =
+        if lost > 0 { format!("; not counted{}", pods.sentence_of(Severity::NodeNotReady)) } else { String::new() };
+    match counts.desired {
+        0 => (Reason::NoNodesSelected, format!("no node carries the deploy label and could run a pod{apart}")),
+        desired => (Reason::Ready, format!("ready on {desired} of {}{apart}", count(desired, "node"))),
+    }
+}
+
+/// Whether all that is missing is on nodes that do not answer.
+fn is_about_nodes(unready: i64, pods: &Findings) -> bool {
+    pods.worst() == Some(Severity::NodeNotReady) && pods.count(Severity::NodeNotReady) >= unready
+}
+
+fn is_on_delete(daemon_set: &DaemonSet) -> bool {
+    let strategy = daemon_set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
+    strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-    /// generation, observed, desired, updated, available, misscheduled
-    fn seen(numbers: [i32; 6]) -> (Reason, String) {
-        let [generation, observed, desired, updated, available, misplaced] = numbers;
-        let daemon_set = DaemonSet {
-            metadata: ObjectMeta { generation: Some(generation.into()), ..ObjectMeta::default() },
-            status: Some(DaemonSetStatus {
-                observed_generation: Some(observed.into()),
-                desired_number_scheduled: desired,
-                updated_number_scheduled: Some(updated),
-                number_available: Some(available),
-                number_misscheduled: misplaced,
-                ..DaemonSetStatus::default()
-            }),
-            ..DaemonSet::default()
-        };
-        let Observation { reason, message } = observe(&daemon_set, &[]);
-        (reason, message)
-    }
-
-    #[test]
-    fn ready_needs_generation_revision_availability_and_no_leftover() {
-        let cases = [
-            ([2, 1, 3, 3, 3, 0], Reason::AwaitingObservation),
-            ([2, 2, 0, 0, 0, 0], Reason::NoNodesSelected),
-            ([2, 2, 3, 2, 3, 0], Reason::RolloutInProgress),
-            ([2, 2, 3, 3, 2, 0], Reason::PodsNotReady),
-            ([2, 2, 3, 3, 3, 1], Reason::RolloutInProgress),
-            ([2, 2, 0, 0, 0, 1], Reason::RolloutInProgress),
-            ([2, 2, 3, 3, 3, 0], Reason::Ready),
-        ];
-        for (numbers, reason) in cases {
-            assert_eq!(seen(numbers).0, reason, "{numbers:?}");
-        }
-    }
-
-    #[test]
-    fn a_daemonset_that_nobody_has_looked_at_is_not_ready() {
-        let fresh =
-            DaemonSet { metadata: ObjectMeta { generation: Some(1), ..ObjectMeta::default() }, ..DaemonSet::default() };
-        assert_eq!(observe(&fresh, &[]).reason, Reason::AwaitingObservation);
-    }
-
-    #[test]
-    fn messages_carry_the_counts() {
-        assert_eq!(seen([1, 1, 5, 5, 3, 0]).1, "ready on 3 of 5 nodes");
-        assert_eq!(seen([1, 1, 5, 2, 5, 0]).1, "newest revision on 2 of 5 nodes");
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use crate::{Placement, Template, difference};
 
 /// What a plan depends on beside the objects themselves.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct PlanContext<'a> {
     /// Namespace of the DaemonSet.
     pub namespace: &'a str,
     /// An owner of the DaemonSet that outlives every AcceleratorConfig. As long as it lives, garbage collection does not
@@ -20,7 +20,7 @@ pub struct Surroundings<'a> {
     pub vacant: bool,
 }
 
-impl<'a> Surroundings<'a> {
+impl<'a> PlanContext<'a> {
     /// Those of a DaemonSet in this namespace, with nothing else known.
     #[must_use]
     pub fn of(namespace: &'a str) -> Self {
@@ -65,22 +65,22 @@ pub enum Write {
 #[must_use]
 pub fn plan(
     template: &Template,
-    around: Surroundings<'_>,
+    context: PlanContext<'_>,
     configs: &[&ObservedConfig],
     live: Option<&DaemonSet>,
 ) -> Plan {
     let active = active(configs.iter().map(|config| &config.metadata));
     let removable = |live: &DaemonSet| is_ours(template, live) && live.metadata.deletion_timestamp.is_none();
     let write = match active.map(|index| &configs[index].spec) {
-        None if around.vacant && live.is_some_and(removable) => Write::Delete("there is no AcceleratorConfig".into()),
+        None if context.vacant && live.is_some_and(removable) => Write::Delete("there is no AcceleratorConfig".into()),
         None => Write::LeaveAlone,
         Some(Err(why)) => Write::Unreadable(why.clone()),
         Some(Ok(spec)) => {
-            let wanted = wanted(template, around, spec.providers.rebellions.as_ref(), configs);
+            let wanted = wanted(template, context, spec.providers.rebellions.as_ref(), configs);
             match (wanted, live) {
                 (Ok(_), Some(live)) if !is_ours(template, live) => Write::NameTaken(format!(
                     "DaemonSet {}/{} exists and was not made by {}; rename or delete it",
-                    around.namespace,
+                    context.namespace,
                     template.component().operand,
                     template.component().controller
                 )),
@@ -104,7 +104,7 @@ pub fn plan(
 /// The DaemonSet that is wanted, or why none is.
 fn wanted(
     template: &Template,
-    around: Surroundings<'_>,
+    context: PlanContext<'_>,
     rebellions: Option<&Rebellions>,
     configs: &[&ObservedConfig],
 ) -> Result<DaemonSet, String> {
@@ -114,8 +114,8 @@ fn wanted(
     if !section.enabled {
         return Err(format!("{path}.enabled is false"));
     }
-    let owners = around.anchor.cloned().into_iter().chain(owners(configs)).collect();
-    let placement = Placement { namespace: around.namespace.into(), owners };
+    let owners = context.anchor.cloned().into_iter().chain(owners(configs)).collect();
+    let placement = Placement { namespace: context.namespace.into(), owners };
     Ok(template.render(rebellions, section, &placement))
 }
 

@@ -3,14 +3,16 @@
 mod anchor;
 mod contest;
 mod daemon_set;
-mod inspection;
+mod diagnosis;
+mod follow;
+mod pod_watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use accelerator_api::contract::Component;
 use accelerator_api::{ObservedConfig, Reason, active_first};
-use accelerator_operand::{Operand, Outcome, Plan, Report, Surroundings, Template, Write, plan, report};
+use accelerator_operand::{Operand, Outcome, Plan, PlanContext, Report, Template, Write, plan, report};
 use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 
 use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
-use self::inspection::Inspection;
+use self::diagnosis::Diagnosis;
 use crate::{
     Announcement, Mirror, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
 };
@@ -54,7 +56,7 @@ struct Controller {
     daemon_sets: Shared<Mirror<DaemonSet>>,
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
-    inspection: Inspection,
+    diagnosis: Diagnosis,
 }
 
 impl Reconcile for Controller {
@@ -69,19 +71,19 @@ impl Reconcile for Controller {
         let plan = self.plan(&references).await;
         let active = plan.active.map(|index| references[index]);
         let outcome = self.carry_out(plan.write, active, runtime).await;
-        if !matches!(outcome, Some(Outcome::Observed(_))) {
-            self.inspection.rest();
+        if matches!(outcome, Some(Outcome::Disabled(_) | Outcome::Refused(..))) {
+            self.diagnosis.rest();
         }
         let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
         runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
         let due =
-            [next, self.daemon_set.retry_at(), self.inspection.due_at(), self.vacancy.due_at(), self.anchor.due_at()];
+            [next, self.daemon_set.retry_at(), self.diagnosis.due_at(), self.vacancy.due_at(), self.anchor.due_at()];
         due.into_iter().flatten().min()
     }
 
     fn stand_down(&mut self) {
         self.vacancy.stand_down();
-        self.inspection.rest();
+        self.diagnosis.forget();
         self.daemon_set.rest();
     }
 }
@@ -99,7 +101,7 @@ impl Controller {
             anchor: Anchor::new(client.clone(), component),
             daemon_sets: runtime.mirror(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
-            inspection: Inspection::new(client.clone(), &namespace, component),
+            diagnosis: Diagnosis::new(client.clone(), &namespace, component, Arc::clone(&runtime.changed)),
             status: StatusWriter::new(client, component.controller, runtime.events.clone()),
             namespace,
             template,
@@ -120,8 +122,8 @@ impl Controller {
         let vacant = self.vacancy.look(configs.is_empty()).await;
         let plan = |anchor: &Anchor| {
             let owner = anchor.owner(live.as_deref());
-            let around = Surroundings { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
-            plan(&self.template, around, configs, live.as_deref())
+            let context = PlanContext { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
+            plan(&self.template, context, configs, live.as_deref())
         };
         let first = plan(&self.anchor);
         let writes = match &first.write {
@@ -141,7 +143,10 @@ impl Controller {
             self.daemon_set.rest();
         }
         let change = match write {
-            Write::LeaveAlone => return None,
+            Write::LeaveAlone => {
+                self.diagnosis.rest();
+                return None;
+            }
             Write::Unreadable(why) => {
                 let why = format!("this version cannot read the AcceleratorConfig, everything stays as it is: {why}");
                 return Some(Outcome::Refused(Reason::Unreadable, why));
@@ -180,7 +185,7 @@ impl Controller {
             Change::Unanswered => return None,
         }
         let live = self.live()?;
-        let mut observation = self.inspection.observe(&live).await;
+        let mut observation = self.diagnosis.observe(&live)?;
         observation.message += &overridden;
         Some(Outcome::Observed(observation))
     }

@@ -1,0 +1,199 @@
+//! Where an operand stands, with the reason when it is not ready. Its pods are followed while, and only while, something
+//! is not ready for longer than a rollout of one node takes, and events when a pod's status does not say why. After a
+//! first look the cost grows with what changes, not with the number of nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use accelerator_api::contract::Component;
+use accelerator_operand::{Counts, Findings, Observation, PodProblems, observe};
+use accelerator_process::clock;
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::jiff::SignedDuration;
+use kube::Client;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::follow::Task;
+use super::pod_watch::{Extent, Target, pods, warnings};
+use crate::Shared;
+
+/// A rollout that goes well is over sooner than this; only then are pods followed.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
+/// How long the first report after a start waits for a first look, so that it says no less than the one before.
+const HOLD: Duration = Duration::from_secs(5);
+/// How long Ready waits for a look at pods that may be ending.
+const HOLD_READY: Duration = Duration::from_secs(30);
+/// How long pods are followed after all was well again.
+const LINGER: Duration = Duration::from_secs(30);
+/// How long a pod may stay unexplained, and one that is missing uncreated, before events are followed.
+const ASK_EVENTS_AFTER: Duration = Duration::from_secs(8);
+/// How long known problems may be fewer than the DaemonSet counts before all pods are listed.
+const LIST_ALL_AFTER: Duration = Duration::from_secs(8);
+/// How often the time alone is asked what it changes, such as a pod that is overdue.
+const AGE_EVERY: Duration = Duration::from_secs(15);
+
+pub(super) struct Diagnosis {
+    client: Client,
+    namespace: String,
+    component: &'static Component,
+    target: Target,
+    listed: Shared<Option<Extent>>,
+    /// Who follows the pods, and how much it was told to list.
+    pods: Option<(Task, Extent)>,
+    events: Option<Task>,
+    /// Since when something is not ready, and since when all is well again.
+    unready_since: Option<Instant>,
+    well_since: Option<Instant>,
+    /// Since when fewer problems are known than there are, and since when pods are missing and none is made.
+    short_since: Option<Instant>,
+    missing_since: Option<Instant>,
+    before: Option<Counts>,
+    /// Until when nothing is said before pods have been looked at.
+    hold_until: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Diagnosis {
+    pub(super) fn new(client: Client, namespace: &str, component: &'static Component, changed: Arc<Notify>) -> Self {
+        let target = Target { problems: Shared::new(PodProblems::new(component.operand)), changed };
+        Self {
+            client,
+            namespace: namespace.into(),
+            component,
+            target,
+            listed: Shared::new(None),
+            pods: None,
+            events: None,
+            unready_since: None,
+            well_since: None,
+            short_since: None,
+            missing_since: None,
+            before: None,
+            hold_until: None,
+            due: None,
+        }
+    }
+
+    /// There is nothing to look at.
+    pub(super) fn rest(&mut self) {
+        (self.pods, self.events) = (None, None);
+        self.listed = Shared::new(None);
+        self.target.problems = Shared::new(PodProblems::new(self.component.operand));
+        (self.unready_since, self.well_since) = (None, None);
+        (self.short_since, self.missing_since) = (None, None);
+        (self.hold_until, self.due) = (None, None);
+    }
+
+    /// This process leads no longer, and what it knows grows old.
+    pub(super) fn forget(&mut self) {
+        self.rest();
+        self.before = None;
+    }
+
+    /// When to look again although nothing changes.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Where the operand stands; `None` when nothing new can be said before its pods have been looked at, for a few seconds
+    /// at most.
+    pub(super) fn observe(&mut self, live: &DaemonSet) -> Option<Observation> {
+        let now = Instant::now();
+        let counts = Counts::of(live);
+        let before = self.before.replace(counts);
+        let findings = self.findings(counts);
+        let observation = observe(live, &findings);
+        // Pods that nobody wanted are wanted again: they may be ending, and count as available until they have ended.
+        let took_back = before.is_some_and(|old| old.misplaced > counts.misplaced && counts.desired > old.desired);
+        if !(observation.is_about_pods() || took_back || !findings.is_empty() || self.is_holding(now)) {
+            self.wind_down(now);
+            return Some(observation);
+        }
+        self.well_since = None;
+        if took_back {
+            self.hold_until = Some(now + HOLD_READY);
+        } else if before.is_none() && counts.unready() > 0 {
+            self.hold_until = Some(now + HOLD);
+        }
+        let is_telling = counts.unready() > 0 || counts.missing() > 0 || self.pods.is_some();
+        let since = keep_since(&mut self.unready_since, is_telling, now);
+        let look_at = if self.hold_until.is_some() { Some(now) } else { since.map(|since| since + LOOK_AFTER) };
+        self.due = if self.pods.is_none() { look_at } else { Some(now + AGE_EVERY) };
+        if look_at.is_some_and(|at| at <= now) {
+            let is_stuck = before.is_some_and(|old| old.current == counts.current);
+            self.follow(counts, is_stuck, took_back, now);
+        }
+        if self.is_holding(now) {
+            self.due = self.hold_until;
+            return None;
+        }
+        self.hold_until = None;
+        Some(observation)
+    }
+
+    /// Whether a first look is still waited for.
+    fn is_holding(&self, now: Instant) -> bool {
+        self.hold_until.is_some_and(|until| now < until) && self.listed.with(|listed| listed.is_none())
+    }
+
+    fn findings(&self, counts: Counts) -> Findings {
+        if self.listed.with(|listed| listed.is_none()) {
+            return Findings::default();
+        }
+        self.target.problems.with(|problems| problems.findings(counts.missing() > 0, clock::now()))
+    }
+
+    /// All is well: pods are followed for a little longer, in case it is not for long.
+    fn wind_down(&mut self, now: Instant) {
+        (self.unready_since, self.short_since, self.missing_since) = (None, None, None);
+        let until = *self.well_since.get_or_insert(now) + LINGER;
+        if self.pods.is_none() || until <= now {
+            self.rest();
+        } else {
+            self.due = Some(until);
+        }
+    }
+
+    fn follow(&mut self, counts: Counts, is_stuck: bool, all: bool, now: Instant) {
+        let known = self.findings(counts).pods();
+        let is_listed = self.listed.with(|listed| listed.is_some());
+        let is_short = is_listed && known < counts.unready();
+        let short_since = keep_since(&mut self.short_since, is_short, now);
+        let wants_all = all || short_since.is_some_and(|since| since + LIST_ALL_AFTER <= now);
+        let extent = if wants_all { Extent::All } else { Extent::AtLeast(counts.unready().max(1)) };
+        let has_all = self.listed.with(|listed| *listed == Some(Extent::All))
+            || self.pods.as_ref().is_some_and(|(_, extent)| *extent == Extent::All);
+        if self.pods.is_none() || (wants_all && !has_all) {
+            self.listed = Shared::new(None);
+            self.pods = Some((self.follow_pods(extent), extent));
+        }
+        let missing_since = keep_since(&mut self.missing_since, is_stuck && counts.missing() > 0, now);
+        let is_stuck = missing_since.is_some_and(|since| since + ASK_EVENTS_AFTER <= now);
+        let limit = clock::now() - SignedDuration::try_from(ASK_EVENTS_AFTER).unwrap_or_default();
+        let is_unexplained = self.target.problems.with(|problems| problems.unexplained_since(limit));
+        if self.events.is_none() && (is_stuck || is_unexplained) {
+            let (client, namespace) = (self.client.clone(), self.namespace.clone());
+            self.events = Some(Task::spawn(warnings(client, namespace, self.target.clone())));
+        } else if self.events.is_none() {
+            // What is unexplained now may have to be asked for soon.
+            self.due = self.due.map(|due| due.min(now + ASK_EVENTS_AFTER / 2));
+        }
+    }
+
+    fn follow_pods(&self, extent: Extent) -> Task {
+        let (client, namespace, listed) = (self.client.clone(), self.namespace.clone(), self.listed.clone());
+        let listed = move |extent| listed.with(|listed| *listed = Some(extent));
+        Task::spawn(pods(client, namespace, self.component.operand, extent, self.target.clone(), listed))
+    }
+}
+
+/// Since when something holds, kept in `since`.
+fn keep_since(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<Instant> {
+    if holds {
+        since.get_or_insert(now);
+    } else {
+        *since = None;
+    }
+    *since
+}
