@@ -6,6 +6,7 @@ mod daemon_set;
 mod diagnosis;
 mod follow;
 mod pod_watch;
+mod transitions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::diagnosis::Diagnosis;
+use self::transitions::{Seen, Transitions};
 use crate::{
     Announcement, Mirror, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
 };
@@ -57,6 +59,8 @@ struct Controller {
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
     diagnosis: Diagnosis,
+    /// What was told of the AcceleratorConfig with this uid.
+    transitions: Option<(String, Transitions)>,
 }
 
 impl Reconcile for Controller {
@@ -84,6 +88,7 @@ impl Reconcile for Controller {
     fn stand_down(&mut self) {
         self.vacancy.stand_down();
         self.diagnosis.forget();
+        self.transitions = None;
         self.daemon_set.rest();
     }
 }
@@ -102,6 +107,7 @@ impl Controller {
             daemon_sets: runtime.mirror(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
             diagnosis: Diagnosis::new(client.clone(), &namespace, component, Arc::clone(&runtime.changed)),
+            transitions: None,
             status: StatusWriter::new(client, component.controller, runtime.events.clone()),
             namespace,
             template,
@@ -216,12 +222,13 @@ impl Controller {
                 )),
             };
             if report.as_ref().map(Report::parts) == self.reported(config) {
+                self.tell_transition(config, report.as_ref(), outcome, runtime);
                 continue;
             }
             let told = config.status.condition(self.component().condition_type);
             let urgency = report.as_ref().map_or(Urgency::News, |report| Urgency::of(told, &report.condition));
-            if self.status.ready_at(urgency) <= Instant::now() {
-                self.write_report(config, report, runtime).await;
+            if self.status.ready_at(urgency) <= Instant::now() && self.write_report(config, report.as_ref()).await {
+                self.tell_transition(config, report.as_ref(), outcome, runtime);
             }
             if self.status.ready_at(urgency) > Instant::now() {
                 return Some(self.status.ready_at(urgency));
@@ -230,7 +237,7 @@ impl Controller {
         if outcome.is_some() {
             self.status.up_to_date();
         }
-        None
+        self.transitions.as_ref().and_then(|(_, transitions)| transitions.due_at())
     }
 
     /// What the status says of this component. Half an entry is as good as a wrong one, and is written anew.
@@ -241,36 +248,47 @@ impl Controller {
         (entry.is_some() || condition.is_some()).then_some((entry, condition))
     }
 
-    async fn write_report(&mut self, config: &ObservedConfig, report: Option<Report>, runtime: &Runtime) {
-        let body = report.as_ref().map_or_else(
+    /// Returns whether it is written.
+    async fn write_report(&mut self, config: &ObservedConfig, report: Option<&Report>) -> bool {
+        let body = report.map_or_else(
             || json!({}),
             |report| json!({"components": [&report.entry], "conditions": [&report.condition]}),
         );
         match self.status.write(config, &body).await {
             Written::Yes(written) => {
-                if let Some(report) = report {
-                    self.tell_transition(config, &report, runtime);
-                }
                 self.configs.with(|mirror| mirror.insert(*written));
+                return true;
             }
             Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
             Written::Later => {}
         }
+        false
     }
 
-    /// An event when the component became ready, and when something new needs a person.
-    fn tell_transition(&self, config: &ObservedConfig, report: &Report, runtime: &Runtime) {
-        let previous = config.status.condition(self.component().condition_type);
-        let is_news = if report.reason == Reason::Ready {
-            previous.is_none_or(|previous| previous.reason != report.condition.reason)
-        } else {
-            report.reason.is_warning() && previous.is_none_or(|previous| previous.message != report.condition.message)
-        };
-        if is_news {
+    /// An event when the component became ready, and when somebody may have to act. `config` is as it was before this
+    /// report.
+    fn tell_transition(
+        &mut self,
+        config: &ObservedConfig,
+        report: Option<&Report>,
+        outcome: Option<&Outcome>,
+        runtime: &Runtime,
+    ) {
+        let Some(report) = report else { return };
+        let uid = config.metadata.uid.clone().unwrap_or_default();
+        if self.transitions.as_ref().is_none_or(|(known, _)| *known != uid) {
+            let told = config.status.condition(self.component().condition_type);
+            let transitions = told.map(|told| Transitions::resume(&told.reason, &told.message)).unwrap_or_default();
+            self.transitions = Some((uid, transitions));
+        }
+        let needs_attention = matches!(outcome, Some(Outcome::Observed(seen)) if seen.needs_attention);
+        let seen = Seen { reason: report.reason, message: &report.condition.message, needs_attention };
+        let tell = self.transitions.as_mut().and_then(|(_, transitions)| transitions.observe(seen, Instant::now()));
+        if let Some(tell) = tell {
             runtime.events.announce(Announcement {
                 regarding: config.object_ref(&()),
-                warning: report.reason.is_warning(),
-                reason: report.reason.as_str(),
+                warning: tell.warning,
+                reason: tell.reason.as_str(),
                 action: "Observe",
                 note: format!("{}: {}", self.component().operand, report.condition.message),
             });

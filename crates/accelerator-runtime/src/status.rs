@@ -19,6 +19,11 @@ const PACE: Duration = Duration::from_secs(1);
 /// How often mere numbers are told, as those of a rollout that goes on. Each tells the whole cluster's API server.
 const PROGRESS_PACE: Duration = Duration::from_secs(5);
 
+/// Writes of news: so many at once, then one per [`REFILL`]. A cluster in which something always changes is told of now
+/// and then. An edit of the AcceleratorConfig makes room anew: somebody waits for what becomes of it.
+const BURST: u32 = 12;
+const REFILL: Duration = Duration::from_secs(6);
+
 /// How long until an installed CRD that is too old is tried again.
 const CRD_TOO_OLD_RETRY: Duration = Duration::from_secs(30);
 
@@ -28,7 +33,9 @@ pub enum Urgency {
     /// It takes back that something is ready, and does not wait for its turn. What it takes back was told at the usual
     /// pace, so that there are at most two writes a second.
     TakesBack,
-    /// A condition has another status or reason, or is about another spec.
+    /// A condition is about another spec.
+    Edit,
+    /// A condition has another status or reason.
     News,
     /// Other numbers or words, the same verdict.
     Progress,
@@ -38,10 +45,11 @@ impl Urgency {
     /// Of telling `new` where `old` was told last.
     #[must_use]
     pub fn of(old: Option<&Condition>, new: &Condition) -> Self {
-        let same = |old: &Condition| {
-            (&old.status, &old.reason, old.observed_generation) == (&new.status, &new.reason, new.observed_generation)
-        };
-        if old.is_some_and(same) { Self::Progress } else { Self::News }
+        match old {
+            Some(old) if old.observed_generation != new.observed_generation => Self::Edit,
+            Some(old) if (&old.status, &old.reason) == (&new.status, &new.reason) => Self::Progress,
+            _ => Self::News,
+        }
     }
 }
 
@@ -65,6 +73,9 @@ pub struct StatusWriter {
     backoff: Backoff,
     /// When the last write was.
     written_at: Option<Instant>,
+    allowance: Allowance,
+    /// The generation that was written about last.
+    generation: Option<i64>,
     /// No write before.
     blocked_until: Instant,
     crd_too_old: bool,
@@ -80,6 +91,8 @@ impl StatusWriter {
             events,
             backoff: Backoff::new(PACE, Duration::from_mins(1)),
             written_at: None,
+            allowance: Allowance::full(Instant::now()),
+            generation: None,
             blocked_until: Instant::now(),
             crd_too_old: false,
         }
@@ -90,10 +103,14 @@ impl StatusWriter {
     pub fn ready_at(&self, urgency: Urgency) -> Instant {
         let pace = match urgency {
             Urgency::TakesBack => Duration::ZERO,
-            Urgency::News => PACE,
+            Urgency::Edit | Urgency::News => PACE,
             Urgency::Progress => PROGRESS_PACE,
         };
-        self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace))
+        let ready = self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace));
+        match urgency {
+            Urgency::TakesBack | Urgency::Edit => ready,
+            Urgency::News | Urgency::Progress => ready.max(self.allowance.ready_at()),
+        }
     }
 
     /// There is nothing to write, perhaps because a write was carried out of which no answer came.
@@ -123,7 +140,13 @@ impl StatusWriter {
         });
         let params = PatchParams::apply(self.manager).force();
         let answer = self.api.patch_status(&name, &params, &Patch::Apply(&body)).await;
-        self.written_at = Some(Instant::now());
+        let now = Instant::now();
+        self.written_at = Some(now);
+        if std::mem::replace(&mut self.generation, config.metadata.generation) == config.metadata.generation {
+            self.allowance.take(now);
+        } else {
+            self.allowance = Allowance::full(now);
+        }
         match answer {
             Ok(config) => {
                 self.recovered();
@@ -168,6 +191,27 @@ impl StatusWriter {
     }
 }
 
+/// How many writes are left, as the time at which all of them will be: each write moves it on by [`REFILL`].
+#[derive(Debug)]
+struct Allowance {
+    full_at: Instant,
+}
+
+impl Allowance {
+    fn full(now: Instant) -> Self {
+        Self { full_at: now }
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + REFILL;
+    }
+
+    /// When the next write may be.
+    fn ready_at(&self) -> Instant {
+        self.full_at.checked_sub(REFILL * (BURST - 1)).unwrap_or(self.full_at)
+    }
+}
+
 /// The API server answers 500 with these words to a field that the CRD does not declare.
 fn is_crd_too_old(message: &str) -> bool {
     message.contains("field not declared in schema")
@@ -185,7 +229,22 @@ mod tests {
         let old = told(Reason::RolloutInProgress, "1 of 2", 1);
         assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "2 of 2", 1)), Urgency::Progress);
         assert_eq!(Urgency::of(Some(&old), &told(Reason::PodsNotReady, "1 of 2", 1)), Urgency::News);
-        assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "1 of 2", 2)), Urgency::News);
+        assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "1 of 2", 2)), Urgency::Edit);
         assert_eq!(Urgency::of(None, &old), Urgency::News);
+    }
+
+    #[test]
+    fn a_cluster_that_always_changes_is_told_of_now_and_then() {
+        let start = Instant::now();
+        let mut allowance = Allowance::full(start);
+        let mut writes = 0;
+        for second in 0..120 {
+            let now = start + Duration::from_secs(second);
+            if allowance.ready_at() <= now {
+                allowance.take(now);
+                writes += 1;
+            }
+        }
+        assert_eq!(writes, BURST + 120 / 6 - 1);
     }
 }

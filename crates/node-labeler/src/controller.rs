@@ -299,8 +299,9 @@ fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition; 2]) -> Urgen
     if told.conditions.iter().any(is_ready) && !conditions.iter().any(is_ready) {
         return Urgency::TakesBack;
     }
-    let each = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new));
-    each.into_iter().find(|urgency| *urgency == Urgency::News).unwrap_or(Urgency::Progress)
+    let each: Vec<_> = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new)).collect();
+    let most = [Urgency::Edit, Urgency::News].into_iter().find(|urgency| each.contains(urgency));
+    most.unwrap_or(Urgency::Progress)
 }
 
 /// An event when a config that somebody made, or that counted until now, turns out not to count.
