@@ -20,6 +20,13 @@ async fn each_component_works_alone() -> anyhow::Result<()> {
         let controller = cluster.start(component.controller).await;
         cluster.configure("default", Access::enable_all()).await?;
         cluster.expect_condition("default", component.condition_type, "True/Ready").await;
+        eventually("tools that follow kstatus to see that it is done", async || {
+            let config = cluster.config("default").await;
+            let generations =
+                (config["metadata"]["generation"].clone(), config["status"]["observedGeneration"].clone());
+            Wait::until(generations, |(wanted, observed)| wanted == observed)
+        })
+        .await;
         assert_eq!(cluster.operands().await, [component.name]);
         let only = [format!("{}@a-0", component.name)];
         eventually("only its pod", async || {

@@ -63,6 +63,18 @@ use crate::{AcceleratorConfigStatus, ComponentSpec, DaemonSets, DevicePluginSpec
         description = "What is missing",
         priority = 1
     ),
+    printcolumn(
+        name = "Generation",
+        type_ = "integer",
+        json_path = ".metadata.generation",
+        description = "The generation of the spec; Ready speaks of it when Observed is the same"
+    ),
+    printcolumn(
+        name = "Observed",
+        type_ = "integer",
+        json_path = ".status.observedGeneration",
+        description = "The generation of the spec that Ready speaks of"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

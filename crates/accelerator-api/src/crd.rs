@@ -1,14 +1,15 @@
 //! The CustomResourceDefinition, as it is installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
 use crate::AcceleratorConfig;
 
 /// The CRD derived from the types, but for what a derive does and an admin would trip over:
-/// - It has no defaults: the server would write them into stored objects, which GitOps tools then report as drift.
+/// - Its spec has no defaults: the server would write them into stored objects, which GitOps tools then report as drift. The
+///   status begins with `observedGeneration: -1`, so that they do not take an object for healthy that nobody has looked at.
 /// - `spec` is not required: the predecessor's sample has none.
 /// - Every object, map and list of the spec may be null, which means what leaving it out means. Server-side apply turns a
 ///   map that it empties into null and would then be refused its own result.
@@ -20,6 +21,9 @@ pub fn crd() -> CustomResourceDefinition {
             schema.required = None;
             for (name, property) in schema.properties.iter_mut().flatten() {
                 adapt(property, name == "spec");
+                if name == "status" {
+                    begin_unobserved(property);
+                }
             }
         }
     }
@@ -30,6 +34,15 @@ pub fn crd() -> CustomResourceDefinition {
 pub fn crd_yaml() -> Result<String, serde_saphyr::ser::Error> {
     let yaml = serde_saphyr::to_string(&crd())?;
     Ok(format!("# Generated from crates/accelerator-api by `just generate`. Do not edit.\n{yaml}"))
+}
+
+/// Before anybody has looked, the observed generation is none that an object can have.
+fn begin_unobserved(status: &mut JSONSchemaProps) {
+    const FIELD: &str = "observedGeneration";
+    status.default = Some(JSON(serde_json::json!({FIELD: -1})));
+    if let Some(field) = status.properties.as_mut().and_then(|properties| properties.get_mut(FIELD)) {
+        field.default = Some(JSON((-1).into()));
+    }
 }
 
 /// Adapts a schema and everything below it.
@@ -64,8 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn the_server_defaults_nothing() {
-        let text = schema().to_string();
+    fn the_server_defaults_nothing_but_that_nobody_has_looked() {
+        assert_eq!(schema()["properties"]["status"]["default"], serde_json::json!({"observedGeneration": -1}));
+        let text = schema()["properties"]["spec"].to_string();
         let default = &schema()["properties"]["spec"]["properties"]["providers"]["properties"]["rebellions"]["properties"]
             ["workload"]["properties"]["default"];
         assert_eq!(default["type"], "string", "the field called default is kept");

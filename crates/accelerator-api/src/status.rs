@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AcceleratorConfigStatus {
+    /// The generation of the spec that the conditions Ready and Accepted are about. -1 until node-labeler has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// How many nodes are in which mode, as node-labeler sees them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
@@ -92,6 +95,8 @@ pub mod condition_types {
     pub const READY: &str = "Ready";
     /// This AcceleratorConfig is the one that counts. Written by node-labeler.
     pub const ACCEPTED: &str = "Accepted";
+    /// Nothing goes on until somebody acts, as kstatus defines it. There only while it is so. Written by node-labeler.
+    pub const STALLED: &str = "Stalled";
 }
 
 /// Why a condition has its status. The spelling is API: events, alerts and `kubectl wait` rely on it.
@@ -208,6 +213,12 @@ impl Reason {
             Self::AwaitingObservation => "Unknown",
             _ => "False",
         }
+    }
+
+    /// Whether nothing goes on until somebody acts.
+    #[must_use]
+    pub const fn is_stalled(self) -> bool {
+        matches!(self, Self::Superseded | Self::Unreadable | Self::Contested | Self::NameTaken | Self::ApplyFailed)
     }
 
     /// Whether somebody may have to act, so that an event about it is a warning.

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use accelerator_api::contract::Component;
-use accelerator_api::{ObservedConfig, Reason, active_first};
+use accelerator_api::{ObservedConfig, Reason, active_first, condition_types};
 use accelerator_operand::{Operand, Outcome, Plan, PlanContext, Report, Template, Write, plan, report};
 use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Config;
 use kube::{Api, Resource};
 use serde_json::json;
@@ -221,13 +222,18 @@ impl Controller {
                     clock::now(),
                 )),
             };
-            if report.as_ref().map(Report::parts) == self.reported(config) {
+            let observed = report.as_ref().and_then(|report| observed_generation(config, &report.condition));
+            if report.as_ref().map(Report::parts) == self.reported(config)
+                && has_observed(config, observed, self.component().controller)
+            {
                 self.tell_transition(config, report.as_ref(), outcome, runtime);
                 continue;
             }
             let told = config.status.condition(self.component().condition_type);
             let urgency = report.as_ref().map_or(Urgency::News, |report| Urgency::of(told, &report.condition));
-            if self.status.ready_at(urgency) <= Instant::now() && self.write_report(config, report.as_ref()).await {
+            if self.status.ready_at(urgency) <= Instant::now()
+                && self.write_report(config, report.as_ref(), observed).await
+            {
                 self.tell_transition(config, report.as_ref(), outcome, runtime);
             }
             if self.status.ready_at(urgency) > Instant::now() {
@@ -249,11 +255,14 @@ impl Controller {
     }
 
     /// Returns whether it is written.
-    async fn write_report(&mut self, config: &ObservedConfig, report: Option<&Report>) -> bool {
-        let body = report.map_or_else(
+    async fn write_report(&mut self, config: &ObservedConfig, report: Option<&Report>, observed: Option<i64>) -> bool {
+        let mut body = report.map_or_else(
             || json!({}),
             |report| json!({"components": [&report.entry], "conditions": [&report.condition]}),
         );
+        if let Some(observed) = observed {
+            body["observedGeneration"] = observed.into();
+        }
         match self.status.write(config, &body).await {
             Written::Yes(written) => {
                 self.configs.with(|mirror| mirror.insert(*written));
@@ -294,6 +303,31 @@ impl Controller {
             });
         }
     }
+}
+
+/// The observed generation that this controller vouches for. That is node-labeler's to say; where there is none, the
+/// controllers say it together: only when every component that reports is as this generation asks for, because tools that
+/// follow kstatus take an observed generation without a condition Ready for success.
+fn observed_generation(config: &ObservedConfig, own: &Condition) -> Option<i64> {
+    if config.status.condition(condition_types::ACCEPTED).is_some() {
+        return None;
+    }
+    let generation = config.metadata.generation;
+    let settled = |one: &Condition| {
+        one.observed_generation == generation && (one.status == "True" || one.reason == Reason::Disabled.as_str())
+    };
+    let others = config.status.conditions.iter().filter(|one| one.type_ != own.type_);
+    generation.filter(|_| settled(own) && others.clone().all(settled))
+}
+
+/// Whether the status says of the observed generation what this controller has to say: this one, or nothing.
+fn has_observed(config: &ObservedConfig, observed: Option<i64>, manager: &str) -> bool {
+    if observed.is_some() {
+        return config.status.observed_generation == observed;
+    }
+    let entries = config.metadata.managed_fields.iter().flatten();
+    let mut ours = entries.filter(|entry| entry.manager.as_deref() == Some(manager));
+    !ours.any(|entry| entry.fields_v1.as_ref().is_some_and(|f| f.0["f:status"].get("f:observedGeneration").is_some()))
 }
 
 /// An event about what was done to the DaemonSet.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
+use accelerator_api::contract::{COMPONENTS, NODE_LABELER, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{
     AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, active_first, condition_types,
 };
@@ -207,14 +207,23 @@ impl Labeler {
                 _ => continue,
             };
             let status = &config.status;
+            let is_stalled = |condition: &&Condition| condition.type_ == condition_types::STALLED;
             let written = status.nodes == nodes
-                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition));
+                && status.observed_generation == config.metadata.generation
+                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition))
+                && status.conditions.iter().any(|one| is_stalled(&one))
+                    == conditions.iter().any(|one| is_stalled(&one));
             if written {
                 continue;
             }
             let urgency = urgency(status, &conditions);
             if self.status.ready_at(urgency) <= tokio::time::Instant::now() {
-                let status = AcceleratorConfigStatus { nodes, conditions: conditions.into(), components: vec![] };
+                let status = AcceleratorConfigStatus {
+                    observed_generation: config.metadata.generation,
+                    nodes,
+                    conditions,
+                    components: vec![],
+                };
                 match self.status.write(config, &json!(status)).await {
                     Written::Yes(written) => {
                         tell_superseded(config, &written, runtime);
@@ -233,7 +242,7 @@ impl Labeler {
     }
 
     /// What to say of the config that counts.
-    fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, [Condition; 2]) {
+    fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, Vec<Condition>) {
         let generation = config.metadata.generation;
         let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments()));
         let (accepted, readiness) = match &config.spec {
@@ -294,7 +303,7 @@ impl Writer {
 }
 
 /// How soon these conditions have to be told.
-fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition; 2]) -> Urgency {
+fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition]) -> Urgency {
     let is_ready = |condition: &Condition| condition.type_ == condition_types::READY && condition.status == "True";
     if told.conditions.iter().any(is_ready) && !conditions.iter().any(is_ready) {
         return Urgency::TakesBack;
@@ -323,15 +332,99 @@ fn tell_superseded(before: &ObservedConfig, now: &ObservedConfig, runtime: &Runt
 }
 
 /// What to say of a config that an older one keeps from counting.
-fn superseded(config: &ObservedConfig, by: &str) -> [Condition; 2] {
+fn superseded(config: &ObservedConfig, by: &str) -> Vec<Condition> {
     let message = format!("the older AcceleratorConfig {by} counts; this one takes over when that one is deleted");
     let verdict = (Reason::Superseded, message);
     conditions(config, &verdict, &verdict)
 }
 
-fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> [Condition; 2] {
-    [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)].map(|(kind, (reason, message))| {
+fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> Vec<Condition> {
+    let stalled = stalled(config, accepted);
+    let told = [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)];
+    let told = told.into_iter().chain(stalled.iter().map(|stalled| (condition_types::STALLED, stalled)));
+    let each = told.map(|(kind, (reason, message))| {
         let previous = config.status.condition(kind);
-        condition(previous, kind, *reason, message, config.metadata.generation, wall_clock())
-    })
+        let one = condition(previous, kind, *reason, message, config.metadata.generation, wall_clock());
+        // Unlike the others it is true when something is wrong.
+        let status = if kind == condition_types::STALLED { "True".into() } else { one.status.clone() };
+        let since = previous.filter(|previous| previous.status == status);
+        let since = since.map_or_else(|| one.last_transition_time.clone(), |one| one.last_transition_time.clone());
+        Condition { status, last_transition_time: since, ..one }
+    });
+    each.collect()
+}
+
+/// What nothing goes on without, if there is something: of the AcceleratorConfig itself, or of one of its components.
+fn stalled(config: &ObservedConfig, accepted: &(Reason, String)) -> Option<(Reason, String)> {
+    let stalls = |reason: &str| Reason::ALL.iter().copied().find(|one| one.as_str() == reason && one.is_stalled());
+    let of_component = || {
+        COMPONENTS.iter().find_map(|component| {
+            let condition = config.status.condition(component.condition_type)?;
+            // What was wrong with the spec before says nothing of this one.
+            let is_current = condition.observed_generation == config.metadata.generation;
+            Some((
+                stalls(&condition.reason).filter(|_| is_current)?,
+                format!("{}: {}", component.name, condition.message),
+            ))
+        })
+    };
+    if accepted.0.is_stalled() { Some(accepted.clone()) } else { of_component() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What kstatus computes for a custom resource, by its documentation: another generation is in progress, then the
+    /// conditions Reconciling, Stalled and Ready are asked in this order.
+    /// Source: sigs.k8s.io/cli-utils/pkg/kstatus, README and `checkGenericProperties`.
+    fn kstatus(generation: i64, status: &serde_json::Value) -> &'static str {
+        let is = |kind: &str, value: &str| {
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            conditions.clone().any(|one| one["type"] == kind && one["status"] == value)
+        };
+        let observed = status["observedGeneration"].as_i64();
+        if observed.is_some_and(|observed| observed != generation) || is("Reconciling", "True") {
+            "InProgress"
+        } else if is("Stalled", "True") {
+            "Failed"
+        } else if is("Ready", "False") || is("Ready", "Unknown") {
+            "InProgress"
+        } else {
+            "Current"
+        }
+    }
+
+    fn config(status: &serde_json::Value) -> ObservedConfig {
+        serde_json::from_value(json!({"metadata": {"name": "x", "generation": 4}, "spec": {}, "status": status}))
+            .expect("a config")
+    }
+
+    fn told(config: &ObservedConfig, accepted: Reason, ready: Reason) -> serde_json::Value {
+        let conditions = conditions(config, &(accepted, "words".into()), &(ready, "words".into()));
+        let observed_generation = config.metadata.generation;
+        json!(AcceleratorConfigStatus { observed_generation, conditions, ..AcceleratorConfigStatus::default() })
+    }
+
+    #[test]
+    fn tools_that_follow_kstatus_see_what_is_so() {
+        // As the API server fills in the CRD's default.
+        let unseen = json!({"observedGeneration": -1});
+        assert_eq!(kstatus(4, &unseen), "InProgress");
+        let empty = config(&unseen);
+        let ready = told(&empty, Reason::Active, Reason::AllComponentsReady);
+        assert_eq!(kstatus(4, &ready), "Current");
+        assert_eq!(kstatus(5, &ready), "InProgress", "edited, and nobody has looked");
+        assert_eq!(kstatus(4, &told(&empty, Reason::Active, Reason::ComponentsNotReady)), "InProgress");
+        assert_eq!(kstatus(4, &told(&empty, Reason::Superseded, Reason::Superseded)), "Failed");
+        assert_eq!(kstatus(4, &told(&empty, Reason::Unreadable, Reason::Unreadable)), "Failed");
+        for (generation, expected) in [(4, "Failed"), (3, "InProgress")] {
+            let component = COMPONENTS[0].condition_type;
+            let now = accelerator_runtime::now();
+            let contested = condition(None, component, Reason::Contested, "words", Some(generation), now);
+            let contested = config(&json!({"conditions": [contested]}));
+            let status = told(&contested, Reason::Active, Reason::ComponentsNotReady);
+            assert_eq!(kstatus(4, &status), expected, "contested in generation {generation}");
+        }
+    }
 }
