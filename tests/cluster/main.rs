@@ -18,6 +18,7 @@ mod leadership;
 mod programs;
 mod quiet;
 mod readiness;
+mod reasons;
 mod rights;
 mod schema;
 mod taken;

@@ -154,7 +154,8 @@ impl PodView {
     /// not answer. A kubelet changes both conditions together; the node controller changes `Ready` alone.
     /// Source: `MarkPodsNotReady` in kubernetes/pkg/controller/util/node.
     pub(crate) fn is_on_a_lost_node(&self) -> bool {
-        let declared = !self.is("Ready") && self.is("ContainersReady") && self.spec.readiness_gates.is_empty();
+        let are_ready = self.is("ContainersReady") && self.status.container_statuses.iter().all(|one| one.ready);
+        let declared = !self.is("Ready") && are_ready && self.spec.readiness_gates.is_empty();
         declared || self.status.reason.as_deref() == Some("NodeLost")
     }
 }
