@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// A number between 0 and 1, for [`Backoff::fail`].
+#[must_use]
+pub fn random() -> f64 {
+    rand::random()
+}
+
 /// Exponential backoff with jitter: each wait is between half and all of a step that doubles up to a limit, so that
 /// controllers that failed together do not try again together.
 #[derive(Clone, Debug)]

@@ -18,8 +18,8 @@ use accelerator_process::clock;
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::watcher::Config;
-use kube::{Api, Resource};
+use kube::api::ListParams;
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ use self::daemon_set::{Change, DaemonSetWriter};
 use self::diagnosis::Diagnosis;
 use self::transitions::{Seen, Transitions};
 use crate::{
-    Announcement, Mirror, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
+    AbsenceCheck, Announcement, Options, Program, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
 };
 
 /// When to ask again for what a plan cannot do without.
@@ -46,17 +46,17 @@ pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow
     let program = Program { name: component.controller, version };
     program.run(&options, async |mut runtime| {
         let controller = Controller::new(operand.template()?, namespace, &mut runtime);
-        runtime.drive(controller).await
+        runtime.run(controller).await
     })
 }
 
 struct Controller {
     template: Template,
     namespace: String,
-    configs: Shared<Mirror<ObservedConfig>>,
-    vacancy: Vacancy,
+    configs: Shared<Store<Arc<ObservedConfig>>>,
+    absence: AbsenceCheck,
     anchor: Anchor,
-    daemon_sets: Shared<Mirror<DaemonSet>>,
+    daemon_sets: Shared<Store<Arc<DaemonSet>>>,
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
     diagnosis: Diagnosis,
@@ -65,9 +65,9 @@ struct Controller {
 }
 
 impl Reconcile for Controller {
-    async fn step(&mut self, runtime: &Runtime) -> Option<Instant> {
-        let configs = self.configs.with(|mirror| mirror.snapshot())?;
-        self.daemon_sets.with(|mirror| mirror.snapshot())?;
+    async fn reconcile(&mut self, runtime: &Runtime) -> Option<Instant> {
+        let configs = self.configs.with(|store| store.snapshot())?;
+        self.daemon_sets.with(|store| store.snapshot())?;
         if !self.anchor.ensure().await {
             return Some(Instant::now() + UNANSWERED);
         }
@@ -82,12 +82,12 @@ impl Reconcile for Controller {
         let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
         runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
         let due =
-            [next, self.daemon_set.retry_at(), self.diagnosis.due_at(), self.vacancy.due_at(), self.anchor.due_at()];
+            [next, self.daemon_set.retry_at(), self.diagnosis.due_at(), self.absence.due_at(), self.anchor.due_at()];
         due.into_iter().flatten().min()
     }
 
-    fn stand_down(&mut self) {
-        self.vacancy.stand_down();
+    fn on_leadership_lost(&mut self) {
+        self.absence.forget();
         self.diagnosis.forget();
         self.transitions = None;
         self.daemon_set.rest();
@@ -100,12 +100,12 @@ impl Controller {
         let client = runtime.client.clone();
         let api = Api::<DaemonSet>::namespaced(client.clone(), &namespace);
         // By name, so that the right to watch can be limited to this one object.
-        let own = Config::default().fields(&format!("metadata.name={}", component.operand));
+        let own = ListParams::default().fields(&format!("metadata.name={}", component.operand));
         Self {
-            configs: runtime.mirror(Api::all(client.clone()), Config::default()),
-            vacancy: Vacancy::new(client.clone()),
+            configs: runtime.store(Api::all(client.clone()), ListParams::default()),
+            absence: AbsenceCheck::new(client.clone()),
             anchor: Anchor::new(client.clone(), component),
-            daemon_sets: runtime.mirror(api.clone(), own),
+            daemon_sets: runtime.store(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
             diagnosis: Diagnosis::new(client.clone(), &namespace, component, Arc::clone(&runtime.changed)),
             transitions: None,
@@ -120,13 +120,13 @@ impl Controller {
     }
 
     fn live(&self) -> Option<Arc<DaemonSet>> {
-        self.daemon_sets.with(|mirror| mirror.snapshot())?.into_iter().next()
+        self.daemon_sets.with(|store| store.snapshot())?.into_iter().next()
     }
 
     /// What to do now. If that is a write, whom the DaemonSet belongs to is made sure of first.
     async fn plan(&mut self, configs: &[&ObservedConfig]) -> Plan {
         let live = self.live();
-        let vacant = self.vacancy.look(configs.is_empty()).await;
+        let vacant = self.absence.look(configs.is_empty()).await;
         let plan = |anchor: &Anchor| {
             let owner = anchor.owner(live.as_deref());
             let context = PlanContext { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
@@ -162,18 +162,21 @@ impl Controller {
             Write::Absent(why) => return Some(Outcome::Disabled(why)),
             Write::Delete(why) => {
                 let live = live?;
-                let change = self.daemon_set.delete(&live).await;
-                if let Change::Done(news) = change {
-                    self.daemon_sets.with(|mirror| mirror.remove(&live));
-                    tell(active, "Delete", news, runtime);
-                    return Some(Outcome::Disabled(why));
+                match self.daemon_set.delete(&live).await {
+                    Change::Done(news) => {
+                        tell(active, "Delete", news, runtime);
+                        return Some(Outcome::Disabled(why));
+                    }
+                    // The watch will tell that it is gone.
+                    Change::None => return Some(Outcome::Disabled(why)),
+                    change => change,
                 }
-                change
             }
             Write::Apply { wanted, difference } => {
                 let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref(), &difference).await;
                 if let Some(applied) = applied {
-                    self.daemon_sets.with(|mirror| mirror.insert(applied));
+                    let name = self.component().operand;
+                    self.daemon_sets.with(|store| store.answered(name, Arc::new(applied)));
                 }
                 change
             }
@@ -230,7 +233,7 @@ impl Controller {
                 continue;
             }
             let told = config.status.condition(self.component().condition_type);
-            let urgency = report.as_ref().map_or(Urgency::News, |report| Urgency::of(told, &report.condition));
+            let urgency = report.as_ref().map_or(Urgency::Transition, |report| Urgency::of(told, &report.condition));
             if self.status.ready_at(urgency) <= Instant::now()
                 && self.write_report(config, report.as_ref(), observed).await
             {
@@ -264,12 +267,11 @@ impl Controller {
             body["observedGeneration"] = observed.into();
         }
         match self.status.write(config, &body).await {
-            Written::Yes(written) => {
-                self.configs.with(|mirror| mirror.insert(*written));
+            StatusWrite::Applied(written) => {
+                self.configs.with(|store| store.answered(&config.name_any(), Arc::new(*written)));
                 return true;
             }
-            Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
-            Written::Later => {}
+            StatusWrite::NotFound | StatusWrite::Deferred => {}
         }
         false
     }

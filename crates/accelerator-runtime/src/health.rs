@@ -27,12 +27,12 @@ struct Part {
 }
 
 impl Health {
-    /// Notes that a part exists. It is unready until [`Pulse::synced`].
-    pub(crate) fn part(&self, name: impl Into<String>) -> Pulse {
+    /// Notes that a part exists. It is unready until [`HealthHandle::synced`].
+    pub(crate) fn part(&self, name: impl Into<String>) -> HealthHandle {
         let name = name.into();
         let part = Part { moved: Instant::now(), synced: false, failing_since: None };
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), part);
-        Pulse { health: self.clone(), name }
+        HealthHandle { health: self.clone(), name }
     }
 
     /// Why the process should be restarted; empty when it should not.
@@ -58,14 +58,14 @@ impl Health {
     }
 }
 
-/// One part's line to [`Health`].
+/// What one part reports to [`Health`] with.
 #[derive(Clone, Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct HealthHandle {
     health: Health,
     name: String,
 }
 
-impl Pulse {
+impl HealthHandle {
     /// The part does something, successfully or not.
     pub(crate) fn beat(&self) {
         self.with(|part| part.moved = Instant::now());
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn unready_until_read_and_when_blind_for_long() {
         let health = Health::default();
-        let pulse = health.part("nodes");
+        let handle = health.part("nodes");
         let now = Instant::now();
         assert_eq!(health.unready(now), ["nodes has not been read yet"]);
-        pulse.synced();
+        handle.synced();
         assert_eq!(health.unready(now), Vec::<String>::new());
-        pulse.failing();
+        handle.failing();
         assert_eq!(health.unready(now + BLIND / 2), Vec::<String>::new());
         assert_eq!(health.unready(now + BLIND * 2), ["nodes cannot be watched"]);
-        pulse.recovered();
+        handle.recovered();
         assert_eq!(health.unready(now + BLIND * 2), Vec::<String>::new());
     }
 

@@ -1,7 +1,8 @@
-//! The shell around the pure crates, where every side effect of the project lives. A controller is a value and a few
-//! lines of `main`; what all of them share is here: options, logs, metrics, health, the client, watches, events, status
-//! writes and, for component controllers, the loop itself.
+//! The shell around the pure crates: what every controller does to a cluster. A controller is a value and a few lines of
+//! `main`; what all of them share is here: options, metrics, health, the client, watches, events, status writes and, for
+//! component controllers, the loop itself.
 
+mod absence;
 mod backoff;
 mod client;
 mod component;
@@ -9,22 +10,22 @@ mod events;
 mod health;
 mod leadership;
 mod metrics;
-mod mirror;
 mod options;
 mod pace;
 mod program;
+mod resync;
 mod status;
-mod vacancy;
+mod store;
 mod watch;
 
+pub use absence::AbsenceCheck;
 pub use accelerator_process::clock::now;
-pub use backoff::Backoff;
+pub use backoff::{Backoff, random};
 pub use component::run_component;
 pub use events::{Announcement, Events};
 pub use metrics::Metrics;
-pub use mirror::{Mirror, Shared, version_of};
 pub use options::Options;
 pub use program::{Program, Reconcile, Runtime};
-pub use status::{StatusWriter, Urgency, Written};
-pub use vacancy::Vacancy;
-pub use watch::PAGE_SIZE;
+pub use status::{StatusWrite, StatusWriter, Urgency};
+pub use store::{Event, Shared, Store, Stored, version_of};
+pub use watch::{Holder, PAGE_SIZE};

@@ -45,6 +45,7 @@ pub struct Metrics {
     applies: Family<ByResult, Counter>,
     requests: Family<ByRequest, Counter>,
     watch_errors: Family<ByKind, Counter>,
+    store_differences: Family<ByKind, Counter>,
     events: Family<ByResult, Counter>,
     leadership: Family<ByState, Gauge>,
 }
@@ -58,6 +59,7 @@ impl Metrics {
             applies: Family::default(),
             requests: Family::default(),
             watch_errors: Family::default(),
+            store_differences: Family::default(),
             events: Family::default(),
             leadership: Family::default(),
         };
@@ -68,6 +70,8 @@ impl Metrics {
         registry.register("apply", "Writes of what this controller owns, by result", metrics.applies.clone());
         registry.register("api_requests", "Requests to the API server by verb and HTTP code", metrics.requests.clone());
         registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
+        let differences = "Objects that were found known wrongly when compared with the API server, by kind; always 0";
+        registry.register("store_differences", differences, metrics.store_differences.clone());
         registry.register("events", "Events by result (published, dropped, failed)", metrics.events.clone());
         let states =
             "1 for what this replica is: leader (may write), follower (another may) or candidate (none is known to)";
@@ -95,6 +99,10 @@ impl Metrics {
 
     pub(crate) fn watch_failed(&self, kind: &str) {
         self.watch_errors.get_or_create(&ByKind { kind: kind.into() }).inc();
+    }
+
+    pub(crate) fn differed(&self, kind: &str, count: usize) {
+        self.store_differences.get_or_create(&ByKind { kind: kind.into() }).inc_by(count as u64);
     }
 
     /// What this replica is. Without an election it leads.

@@ -50,6 +50,10 @@ pub struct Options {
     #[arg(long, env = "NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
+    /// How often what is known is compared with the API server, give or take a third
+    #[arg(long, env = "RESYNC_INTERVAL", default_value = "6h", value_name = "DURATION")]
+    pub resync_interval: SignedDuration,
+
     /// Address that /livez, /readyz and /metrics are served on; port 0 picks a free one and logs it
     #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub admin_address: SocketAddr,
@@ -83,6 +87,13 @@ impl Options {
             "--leader-elect-renew-deadline must be longer than {JITTER} times --leader-elect-retry-period"
         );
         Ok(timing)
+    }
+
+    /// The time between two comparisons with the API server.
+    pub(crate) fn resync_interval(&self) -> anyhow::Result<Duration> {
+        let interval = Duration::try_from(self.resync_interval).context("--resync-interval must not be negative")?;
+        ensure!(interval >= Duration::from_secs(1), "--resync-interval must be at least 1s");
+        Ok(interval)
     }
 
     /// The namespace of the lease.

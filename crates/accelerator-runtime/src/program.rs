@@ -8,7 +8,7 @@ use std::time::Duration;
 use accelerator_process::admin::{self, Answer};
 use accelerator_process::{Signals, log_panics};
 use anyhow::{Context, anyhow};
-use kube::runtime::watcher::{Config, Event};
+use kube::api::ListParams;
 use kube::{Api, Client, Resource};
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
@@ -17,9 +17,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::health::{Health, Pulse};
+use crate::health::Health;
 use crate::leadership::{Candidate, Fence};
-use crate::{Events, Metrics, Mirror, Options, Shared, client, watch};
+use crate::resync::Resync;
+use crate::watch::{Holder, Watch};
+use crate::{Events, Metrics, Options, Shared, Store, client};
 
 /// How long a write in flight may take to finish once the process is told to stop.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -49,6 +51,7 @@ pub struct Runtime {
     pub stop: CancellationToken,
     fence: Fence,
     health: Health,
+    resync_interval: Duration,
     parts: JoinSet<()>,
 }
 
@@ -56,10 +59,10 @@ pub struct Runtime {
 pub trait Reconcile {
     /// One look at everything, after something has changed or the time has come. Returns when to look again even if
     /// nothing changes. Only called while this process leads.
-    fn step(&mut self, runtime: &Runtime) -> impl Future<Output = Option<tokio::time::Instant>>;
+    fn reconcile(&mut self, runtime: &Runtime) -> impl Future<Output = Option<tokio::time::Instant>>;
 
     /// This process leads no longer: what only a leader knows grows old from now on, and is forgotten.
-    fn stand_down(&mut self);
+    fn on_leadership_lost(&mut self);
 }
 
 impl Program {
@@ -87,6 +90,7 @@ impl Program {
         let metrics = Metrics::register(&mut registry, self.name, self.version);
         let agent = format!("{}/{}", self.name, self.version);
         let timing = options.timing()?;
+        let resync_interval = options.resync_interval()?;
         let fence = if options.leader_elect { Fence::closed() } else { Fence::open() };
         metrics.leading(!options.leader_elect, false);
         let client = client::connect(options, &agent, metrics.clone(), fence.clone()).await?;
@@ -112,11 +116,21 @@ impl Program {
             fence: fence.clone(),
             changed: Arc::clone(&changed),
             metrics: metrics.clone(),
-            pulse: health.part("lease"),
+            health: health.part("lease"),
         });
         let candidate = candidate.map(|candidate| tokio::spawn(candidate.run(released.clone())));
-        let runtime =
-            Runtime { program: self, client, metrics, events, changed, stop: stop.clone(), fence, health, parts };
+        let runtime = Runtime {
+            program: self,
+            client,
+            metrics,
+            events,
+            changed,
+            stop: stop.clone(),
+            fence,
+            health,
+            resync_interval,
+            parts,
+        };
         let controller = controller(runtime);
         let mut controller = std::pin::pin!(controller);
         let outcome = tokio::select! {
@@ -143,62 +157,67 @@ impl Program {
 }
 
 impl Runtime {
-    /// Keeps a copy of what the watch sees.
-    pub fn mirror<K>(&mut self, api: Api<K>, config: Config) -> Shared<Mirror<K>>
+    /// Keeps a copy of what a list and watch of these objects see.
+    pub fn store<K>(&mut self, api: Api<K>, selector: ListParams) -> Shared<Store<Arc<K>>>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        let mirror = Shared::new(Mirror::default());
-        let target = mirror.clone();
-        self.watch(api, config, move |event| target.with(|mirror| mirror.apply(event)));
-        mirror
+        let store = Shared::new(Store::default());
+        self.watch(api, selector, store.clone());
+        store
     }
 
-    /// Feeds every event of a watch to `take` and wakes the loop after each.
-    pub fn watch<K>(&mut self, api: Api<K>, config: Config, mut take: impl FnMut(Event<K>) + Send + 'static)
+    /// Lists and watches these objects for ever, wakes the loop after each event, and compares what is held with the API
+    /// server every few hours.
+    pub fn watch<K, H>(&mut self, api: Api<K>, selector: ListParams, holder: Shared<H>)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+        H: Holder<K>,
     {
         let kind = K::plural(&()).into_owned();
-        let pulse = self.health.part(kind.clone());
-        let (metrics, changed) = (self.metrics.clone(), Arc::clone(&self.changed));
-        self.parts.spawn(async move {
-            let take = |event| {
-                take(event);
-                changed.notify_one();
-            };
-            watch::watch(api, config, &kind, pulse, metrics, take).await;
-        });
-    }
-
-    /// A share of state between a watch and the loop.
-    pub fn share<T>(&self, value: T) -> Shared<T> {
-        Shared::new(value)
-    }
-
-    /// The loop's own sign of life.
-    pub(crate) fn pulse(&self, name: &str) -> Pulse {
-        self.health.part(name)
+        let relist = Arc::new(Notify::new());
+        let resync = Resync {
+            api: api.clone(),
+            selector: selector.clone(),
+            kind: kind.clone(),
+            holder: holder.clone(),
+            relist: Arc::clone(&relist),
+            metrics: self.metrics.clone(),
+            interval: self.resync_interval,
+        };
+        self.parts.spawn(resync.run());
+        let watch = Watch {
+            api,
+            selector,
+            health: self.health.part(kind.clone()),
+            kind,
+            holder,
+            changed: Arc::clone(&self.changed),
+            relist,
+            metrics: self.metrics.clone(),
+            backoff: Watch::<K, H>::backoff(),
+        };
+        self.parts.spawn(watch.run());
     }
 
     /// Has the controller look whenever something changed or the time that it asked for has come, until told to stop. A step that is
     /// under way then may finish. A replica that does not lead only watches, so that it can take over at once.
-    pub async fn drive(mut self, mut controller: impl Reconcile) -> anyhow::Result<()> {
+    pub async fn run(mut self, mut controller: impl Reconcile) -> anyhow::Result<()> {
         /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
         const AT_LEAST: Duration = Duration::from_mins(5);
         /// What changes within this time after a look is looked at together: a thousand events are not a thousand looks.
         const TOGETHER: Duration = Duration::from_millis(20);
-        let pulse = self.pulse("loop");
+        let health = self.health.part("loop");
         let mut parts = std::mem::take(&mut self.parts);
         let mut has_led = false;
         loop {
-            pulse.synced();
+            health.synced();
             let leads = self.fence.is_open();
             if !leads && has_led {
-                controller.stand_down();
+                controller.on_leadership_lost();
             }
             has_led = leads;
-            let next = if leads { controller.step(&self).await } else { None };
+            let next = if leads { controller.reconcile(&self).await } else { None };
             tokio::time::sleep(TOGETHER).await;
             let at_least = tokio::time::Instant::now() + AT_LEAST;
             tokio::select! {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{Announcement, Backoff, Events};
+use crate::{Announcement, Backoff, Events, random};
 use accelerator_process::chain;
 
 /// However fast things change, they are told at most this often.
@@ -32,11 +32,11 @@ const CRD_TOO_OLD_RETRY: Duration = Duration::from_secs(30);
 pub enum Urgency {
     /// It takes back that something is ready, and does not wait for its turn. What it takes back was told at the usual
     /// pace, so that there are at most two writes a second.
-    TakesBack,
+    Retract,
     /// A condition is about another spec.
     Edit,
     /// A condition has another status or reason.
-    News,
+    Transition,
     /// Other numbers or words, the same verdict.
     Progress,
 }
@@ -48,20 +48,20 @@ impl Urgency {
         match old {
             Some(old) if old.observed_generation != new.observed_generation => Self::Edit,
             Some(old) if (&old.status, &old.reason) == (&new.status, &new.reason) => Self::Progress,
-            _ => Self::News,
+            _ => Self::Transition,
         }
     }
 }
 
 /// What became of a status write.
 #[derive(Debug)]
-pub enum Written {
+pub enum StatusWrite {
     /// The object as it is now.
-    Yes(Box<ObservedConfig>),
-    /// The object is gone.
-    Gone,
+    Applied(Box<ObservedConfig>),
+    /// The API server knows no such object. Whether it was deleted is for the watch to say.
+    NotFound,
     /// Not now: try again no earlier than [`StatusWriter::ready_at`].
-    Later,
+    Deferred,
 }
 
 /// Writes under one field manager, so that what is no longer sent is removed and what others wrote stays.
@@ -71,6 +71,7 @@ pub struct StatusWriter {
     manager: &'static str,
     events: Events,
     backoff: Backoff,
+    is_trouble_told: bool,
     /// When the last write was.
     written_at: Option<Instant>,
     allowance: Allowance,
@@ -90,6 +91,7 @@ impl StatusWriter {
             manager,
             events,
             backoff: Backoff::new(PACE, Duration::from_mins(1)),
+            is_trouble_told: false,
             written_at: None,
             allowance: Allowance::full(Instant::now()),
             generation: None,
@@ -102,14 +104,14 @@ impl StatusWriter {
     #[must_use]
     pub fn ready_at(&self, urgency: Urgency) -> Instant {
         let pace = match urgency {
-            Urgency::TakesBack => Duration::ZERO,
-            Urgency::Edit | Urgency::News => PACE,
+            Urgency::Retract => Duration::ZERO,
+            Urgency::Edit | Urgency::Transition => PACE,
             Urgency::Progress => PROGRESS_PACE,
         };
         let ready = self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace));
         match urgency {
-            Urgency::TakesBack | Urgency::Edit => ready,
-            Urgency::News | Urgency::Progress => ready.max(self.allowance.ready_at()),
+            Urgency::Retract | Urgency::Edit => ready,
+            Urgency::Transition | Urgency::Progress => ready.max(self.allowance.ready_at()),
         }
     }
 
@@ -122,14 +124,14 @@ impl StatusWriter {
     }
 
     fn recovered(&mut self) {
-        if std::mem::take(&mut self.crd_too_old) || self.backoff.is_failing() {
+        self.backoff.succeed();
+        if std::mem::take(&mut self.crd_too_old) | std::mem::take(&mut self.is_trouble_told) {
             info!("Status is up to date again");
-            self.backoff.succeed();
         }
     }
 
     /// Writes `status` as the whole of what this program says about the object.
-    pub async fn write(&mut self, config: &ObservedConfig, status: &Value) -> Written {
+    pub async fn write(&mut self, config: &ObservedConfig, status: &Value) -> StatusWrite {
         let name = config.name_any();
         // Not the typed object: it would claim the spec as well.
         let body = json!({
@@ -150,23 +152,27 @@ impl StatusWriter {
         match answer {
             Ok(config) => {
                 self.recovered();
-                Written::Yes(Box::new(config))
+                StatusWrite::Applied(Box::new(config))
             }
-            Err(kube::Error::Api(status)) if status.code == 404 => Written::Gone,
+            // If it was deleted, the watch will say so; until then it may still be there.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                self.blocked_until = Instant::now() + self.backoff.fail(random());
+                StatusWrite::NotFound
+            }
             Err(kube::Error::Api(status)) if is_crd_too_old(&status.message) => {
                 if !self.crd_too_old {
                     self.tell_crd_too_old(config, &status.message);
                 }
                 self.crd_too_old = true;
                 self.blocked_until = Instant::now() + CRD_TOO_OLD_RETRY;
-                Written::Later
+                StatusWrite::Deferred
             }
             Err(error) => {
-                if !self.backoff.is_failing() {
+                if !std::mem::replace(&mut self.is_trouble_told, true) {
                     warn!(acceleratorConfig = name, err = chain(&error), "Could not write status; trying again");
                 }
-                self.blocked_until = Instant::now() + self.backoff.fail(rand::random());
-                Written::Later
+                self.blocked_until = Instant::now() + self.backoff.fail(random());
+                StatusWrite::Deferred
             }
         }
     }
@@ -228,9 +234,9 @@ mod tests {
         let told = |reason, message: &str, generation| condition(None, "X", reason, message, Some(generation), now);
         let old = told(Reason::RolloutInProgress, "1 of 2", 1);
         assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "2 of 2", 1)), Urgency::Progress);
-        assert_eq!(Urgency::of(Some(&old), &told(Reason::PodsNotReady, "1 of 2", 1)), Urgency::News);
+        assert_eq!(Urgency::of(Some(&old), &told(Reason::PodsNotReady, "1 of 2", 1)), Urgency::Transition);
         assert_eq!(Urgency::of(Some(&old), &told(Reason::RolloutInProgress, "1 of 2", 2)), Urgency::Edit);
-        assert_eq!(Urgency::of(None, &old), Urgency::News);
+        assert_eq!(Urgency::of(None, &old), Urgency::Transition);
     }
 
     #[test]

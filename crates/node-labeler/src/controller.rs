@@ -9,28 +9,26 @@ use accelerator_api::{
 };
 use accelerator_operand::condition;
 use accelerator_runtime::{
-    Announcement, Metrics, Mirror, Reconcile, Runtime, Shared, StatusWriter, Urgency, Vacancy, Written,
+    AbsenceCheck, Announcement, Event, Holder, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
     now as wall_clock,
 };
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{PartialObjectMeta, Patch, PatchParams};
-use kube::runtime::watcher::{Config, Event};
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore};
-use tracing::{info, warn};
+use tokio::sync::Semaphore;
+use tracing::warn;
 
-use crate::index::{Index, InvalidMode, Trouble, Work, WorkResult};
+use crate::index::{Index, InvalidMode};
+use crate::queue::Trouble;
 use crate::rules::Policy;
 use crate::summary::ready;
 use crate::view::NodeView;
+use crate::writer::{Writer, log_ended};
 
 /// Writes under way at once. More gains nothing: 16 keep an API server on two cores busy.
 const IN_FLIGHT: usize = 16;
-
-/// Said when trouble with writing labels is over.
-const LABELLED_AGAIN: &str = "Nodes can be labelled again";
 
 /// How long labels wait for Ready to be taken back when that cannot be written.
 const HOLD_LIMIT: Duration = Duration::from_secs(10);
@@ -38,12 +36,11 @@ const HOLD_STEP: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
 pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()> {
-    let index = runtime.share(Index::new(hold_down));
-    let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
-    let target = index.clone();
+    let index = Shared::new(Index::new(hold_down));
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
-    runtime.watch(nodes, Config::default(), move |event| target.with(|index| take(index, event)));
-    let configs = runtime.mirror(Api::all(runtime.client.clone()), Config::default());
+    let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
+    runtime.watch(nodes, ListParams::default(), index.clone());
+    let configs = runtime.store(Api::all(runtime.client.clone()), ListParams::default());
     let labeler = Labeler {
         index,
         configs,
@@ -52,14 +49,14 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
         status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
         started: false,
         holding: None,
-        vacancy: Vacancy::new(runtime.client.clone()),
+        absence: AbsenceCheck::new(runtime.client.clone()),
     };
-    runtime.drive(labeler).await
+    runtime.run(labeler).await
 }
 
 struct Labeler {
     index: Shared<Index>,
-    configs: Shared<Mirror<ObservedConfig>>,
+    configs: Shared<Store<Arc<ObservedConfig>>>,
     nodes: Api<Node>,
     permits: Arc<Semaphore>,
     status: StatusWriter,
@@ -67,28 +64,34 @@ struct Labeler {
     started: bool,
     /// Since when labels have waited for Ready to be taken back.
     holding: Option<Instant>,
-    vacancy: Vacancy,
+    absence: AbsenceCheck,
 }
 
-fn take(index: &mut Index, event: Event<PartialObjectMeta<Node>>) {
-    let now = Instant::now();
-    match event {
-        Event::Init => index.begin_list(),
-        Event::InitApply(node) | Event::Apply(node) => index.apply(&node.name_any(), NodeView::of(&node.metadata), now),
-        Event::InitDone => index.end_list(now),
-        Event::Delete(node) => index.remove(&node.name_any(), now),
+impl Holder<PartialObjectMeta<Node>> for Index {
+    type Value = NodeView;
+
+    fn project(node: PartialObjectMeta<Node>) -> NodeView {
+        NodeView::of(&node.metadata)
+    }
+
+    fn store(&mut self) -> &mut Store<NodeView> {
+        self.store()
+    }
+
+    fn take(&mut self, event: Event<NodeView>) {
+        self.take(event, Instant::now());
     }
 }
 
 impl Reconcile for Labeler {
-    async fn step(&mut self, runtime: &Runtime) -> Option<tokio::time::Instant> {
-        let configs = self.configs.with(|mirror| mirror.snapshot())?;
-        if !self.index.with(|index| index.is_synced()) {
+    async fn reconcile(&mut self, runtime: &Runtime) -> Option<tokio::time::Instant> {
+        let configs = self.configs.with(|store| store.snapshot())?;
+        if !self.index.with(|index| index.store().is_synced()) {
             return None;
         }
         let started = Instant::now();
         let active = active(configs.iter().map(|config| &config.metadata));
-        let vacant = self.vacancy.look(configs.is_empty()).await;
+        let vacant = self.absence.look(configs.is_empty()).await;
         let policy = match active {
             None if !vacant => Policy::Frozen,
             active => Policy::of(active.map(|index| configs[index].spec.as_ref())),
@@ -99,7 +102,7 @@ impl Reconcile for Labeler {
         });
         // By an event: the labels were written all the same, or are no longer wanted.
         if self.index.with(Index::take_trouble) == Some(Trouble::Ended) {
-            info!("{LABELLED_AGAIN}");
+            log_ended();
         }
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
@@ -112,12 +115,12 @@ impl Reconcile for Labeler {
         }
         runtime.metrics.reconciled(self.index.with(|index| index.failing()) == 0, started.elapsed());
         let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
-        [next, due, self.vacancy.due_at()].into_iter().flatten().min()
+        [next, due, self.absence.due_at()].into_iter().flatten().min()
     }
 
-    fn stand_down(&mut self) {
-        self.index.with(|index| index.stand_down(Instant::now()));
-        self.vacancy.stand_down();
+    fn on_leadership_lost(&mut self) {
+        self.index.with(|index| index.on_leadership_lost(Instant::now()));
+        self.absence.forget();
         self.started = false;
         self.holding = None;
     }
@@ -127,10 +130,10 @@ impl Labeler {
     /// Whether nothing says Ready that the labels to be written would give the lie: what is about to be taken back is waited
     /// for, but not for ever.
     fn may_label(&mut self) -> bool {
-        let configs = self.configs.with(|mirror| mirror.snapshot()).unwrap_or_default();
+        let configs = self.configs.with(|store| store.snapshot()).unwrap_or_default();
         let active = active(configs.iter().map(|config| &config.metadata)).map(|active| &configs[active]);
         let outstanding = self.index.with(|index| index.pending()) > 0
-            && active.is_some_and(|config| urgency(&config.status, &self.standing(config).1) == Urgency::TakesBack);
+            && active.is_some_and(|config| urgency(&config.status, &self.standing(config).1) == Urgency::Retract);
         if !outstanding {
             self.holding = None;
             return true;
@@ -151,10 +154,7 @@ impl Labeler {
                 metrics: runtime.metrics.clone(),
             };
             tokio::spawn(async move {
-                let mut work = Some(work);
-                while let Some(next) = work {
-                    work = writer.write(next).await;
-                }
+                writer.run(work).await;
                 drop(permit);
                 writer.changed.notify_one();
             });
@@ -225,12 +225,11 @@ impl Labeler {
                     components: vec![],
                 };
                 match self.status.write(config, &json!(status)).await {
-                    Written::Yes(written) => {
+                    StatusWrite::Applied(written) => {
                         tell_superseded(config, &written, runtime);
-                        self.configs.with(|mirror| mirror.insert(*written));
+                        self.configs.with(|store| store.answered(&config.name_any(), Arc::new(*written)));
                     }
-                    Written::Gone => self.configs.with(|mirror| mirror.remove(config)),
-                    Written::Later => {}
+                    StatusWrite::NotFound | StatusWrite::Deferred => {}
                 }
             }
             if self.status.ready_at(urgency) > tokio::time::Instant::now() {
@@ -260,56 +259,14 @@ impl Labeler {
     }
 }
 
-/// One of those who write labels.
-struct Writer {
-    nodes: Api<Node>,
-    index: Shared<Index>,
-    changed: Arc<Notify>,
-    metrics: Metrics,
-}
-
-impl Writer {
-    /// Writes one node's labels. Returns the next work to do, if there is any.
-    async fn write(&self, Work { node, patch }: Work) -> Option<Work> {
-        let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
-        let answer = self.nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
-        self.metrics.applied(answer.is_ok());
-        let result = match answer {
-            Ok(written) => WorkResult::Done(NodeView::of(&written.metadata)),
-            Err(kube::Error::Api(status)) if status.code == 404 => WorkResult::Gone,
-            Err(kube::Error::Api(status)) if status.code == 409 => WorkResult::Conflict,
-            Err(error) => WorkResult::Failed(error.to_string()),
-        };
-        let why = match &result {
-            WorkResult::Failed(why) => why.clone(),
-            _ => String::new(),
-        };
-        if matches!(result, WorkResult::Done(_)) {
-            info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
-        }
-        let (trouble, next) = self.index.with(|index| {
-            index.finish(&node, result, Instant::now());
-            (index.take_trouble(), index.next_work())
-        });
-        // Told when trouble begins and when it ends, however many nodes have it in between.
-        match trouble {
-            Some(Trouble::Began) => warn!(node, err = why, "Could not label node; trying again"),
-            Some(Trouble::Ended) => info!("{LABELLED_AGAIN}"),
-            None => {}
-        }
-        self.changed.notify_one();
-        next
-    }
-}
-
 /// How soon these conditions have to be told.
 fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition]) -> Urgency {
     let is_ready = |condition: &Condition| condition.type_ == condition_types::READY && condition.status == "True";
     if told.conditions.iter().any(is_ready) && !conditions.iter().any(is_ready) {
-        return Urgency::TakesBack;
+        return Urgency::Retract;
     }
     let each: Vec<_> = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new)).collect();
-    let most = [Urgency::Edit, Urgency::News].into_iter().find(|urgency| each.contains(urgency));
+    let most = [Urgency::Edit, Urgency::Transition].into_iter().find(|urgency| each.contains(urgency));
     most.unwrap_or(Urgency::Progress)
 }
 

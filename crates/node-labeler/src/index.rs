@@ -1,52 +1,37 @@
 //! Every node, what was decided about it, and which are still to be written. Synchronous and pure: events and times go
 //! in, work comes out. Every event costs the same however many nodes there are.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::Workload;
-use accelerator_api::{NodeCounts, count};
+use accelerator_api::NodeCounts;
+use accelerator_runtime::{Event, Store};
 use serde_json::Value;
 
-use crate::rules::{Decision, Policy, Standing, decide};
+use crate::hold_down::HoldDown;
+use crate::queue::{Outcome, Trouble, WorkQueue};
+use crate::rules::{Decision, NodeState, Policy, decide};
 use crate::summary::Assignments;
+use crate::tally::Tally;
 use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel};
 
 /// How long after a change of labels the DaemonSet controller may still not have noticed it.
 const FRESH: Duration = Duration::from_secs(3);
-
-/// A write that failed is tried again after this long, a little longer each time.
-const RETRY: Duration = Duration::from_secs(2);
-const RETRY_LIMIT: Duration = Duration::from_mins(1);
 
 /// The labeler's picture of the cluster.
 #[derive(Debug)]
 pub struct Index {
     hold_down: Duration,
     policy: Policy,
+    store: Store<NodeView>,
     nodes: BTreeMap<Box<str>, Node>,
-    /// Nodes that may need a write.
-    queue: VecDeque<Box<str>>,
+    queue: WorkQueue,
     /// When to look at a node again without an event.
     timers: BTreeSet<(Instant, Box<str>)>,
-    /// Names seen in the list that is under way, if one is.
-    listed: Option<BTreeSet<Box<str>>>,
-    synced: bool,
     tally: Tally,
     /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
     announcements: Vec<InvalidMode>,
-    /// Whether it has been told that nodes cannot be written.
-    is_trouble_told: bool,
-}
-
-/// News about whether nodes can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// The first node could not be.
-    Began,
-    /// None is left that could not be.
-    Ended,
 }
 
 /// A node whose workload label is no mode, to be told to its admin.
@@ -67,47 +52,28 @@ pub struct Work {
     pub patch: Value,
 }
 
-/// What became of a write.
+/// The answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WorkResult {
-    /// Done: the node as it is now.
+pub enum Answer {
+    /// It was carried out: the node as it is now.
     Done(NodeView),
-    /// The node is gone. No error.
-    Gone,
-    /// Somebody changed the node first. The event that tells what is on its way, or was here already.
+    /// Somebody changed the node first, or it is gone. The event that tells is on its way, or was here already.
     Conflict,
     /// Anything else.
     Failed(String),
 }
 
+/// What was decided about a node.
 #[derive(Debug, Default)]
 struct Node {
-    view: NodeView,
     decision: Decision,
-    /// Since when no NPU has been discovered although labels by default are there.
-    missing_since: Option<Instant>,
+    /// Whether the node is not as was decided.
+    differs: bool,
+    hold_down: HoldDown,
     /// The value of an invalid workload label that has been told of.
     announced: Option<Box<str>>,
-    queued: bool,
-    /// The version that a write under way is for.
-    in_flight: Option<u64>,
-    /// When a write that failed may be tried again.
-    retry_at: Option<Instant>,
-    failures: u32,
-    /// Why the last write failed.
-    trouble: Option<Box<str>>,
     /// Its entry in the timers.
     timer: Option<Instant>,
-}
-
-/// Sums over all nodes, kept up to date one node at a time.
-#[derive(Debug, Default)]
-struct Tally {
-    counts: NodeCounts,
-    assigned: PerComponent<i64>,
-    pending: i64,
-    invalid: BTreeSet<Box<str>>,
-    failing: BTreeSet<Box<str>>,
 }
 
 impl Index {
@@ -117,74 +83,37 @@ impl Index {
         Self {
             hold_down,
             policy: Policy::Frozen,
+            store: Store::default(),
             nodes: BTreeMap::new(),
-            queue: VecDeque::new(),
+            queue: WorkQueue::default(),
             timers: BTreeSet::new(),
-            listed: None,
-            synced: false,
             tally: Tally::default(),
             changed: None,
             announcements: vec![],
-            is_trouble_told: false,
         }
     }
 
-    /// Whether all nodes have been listed once.
-    #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.synced
+    /// What is known of the nodes.
+    pub fn store(&mut self) -> &mut Store<NodeView> {
+        &mut self.store
     }
 
-    /// A list of all nodes begins.
-    pub fn begin_list(&mut self) {
-        self.listed = Some(BTreeSet::new());
-    }
-
-    /// The list is complete: nodes that were not in it are gone.
-    pub fn end_list(&mut self, now: Instant) {
-        let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<_> = self.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-        for name in gone {
-            self.remove(&name, now);
-        }
-        self.synced = true;
-    }
-
-    /// A node was created or changed.
-    pub fn apply(&mut self, name: &str, view: NodeView, now: Instant) {
-        if let Some(listed) = &mut self.listed {
-            listed.insert(name.into());
-        }
-        let node = self.nodes.get(name);
-        // Older than the answer to our own write.
-        if node.is_some_and(|node| view.version > 0 && view.version < node.view.version) {
-            return;
-        }
-        if node.is_none_or(|node| node.view != view) {
-            let mut node = self.take(name);
-            node.view = view;
-            node.retry_at = None;
-            self.put(name, node, now);
-        }
-    }
-
-    /// A node was deleted.
-    pub fn remove(&mut self, name: &str, now: Instant) {
-        if self.nodes.contains_key(name) {
-            let node = self.take(name);
-            self.note_change(node.decision.deploy.map(DeployLabel::is_set), PerComponent::default(), now);
+    /// Takes over what the watch says.
+    pub fn take(&mut self, event: Event<NodeView>, now: Instant) {
+        // What is found in the first list is how the cluster was before we came.
+        let is_new = self.store.is_synced();
+        for name in self.store.apply(event) {
+            self.queue.changed(&name);
+            self.look(&name, is_new, now);
         }
     }
 
     /// Nothing is to be written any more, and what was to be told is for others to tell.
-    pub fn stand_down(&mut self, now: Instant) {
+    pub fn on_leadership_lost(&mut self, now: Instant) {
         self.set_policy(Policy::Frozen, now);
         self.queue.clear();
         self.announcements.clear();
         self.changed = None;
-        for node in self.nodes.values_mut() {
-            node.queued = false;
-        }
     }
 
     /// The active config changed.
@@ -193,7 +122,7 @@ impl Index {
             self.policy = policy;
             let names: Vec<_> = self.nodes.keys().cloned().collect();
             for name in names {
-                self.look_again(&name, now);
+                self.look(&name, true, now);
             }
         }
     }
@@ -207,55 +136,39 @@ impl Index {
             && due <= now
             && let Some((_, name)) = self.timers.pop_first()
         {
-            self.look_again(&name, now);
+            self.look(&name, true, now);
         }
     }
 
     /// The next write to do, if any.
     pub fn next_work(&mut self) -> Option<Work> {
-        while let Some(name) = self.queue.pop_front() {
-            let Some(node) = self.nodes.get_mut(&name) else {
-                continue;
-            };
-            node.queued = false;
-            if node.in_flight.is_none() && node.decision.differs(&node.view) {
-                node.in_flight = Some(node.view.version);
-                return Some(Work { patch: node.decision.patch(&node.view), node: name.into() });
+        while let Some(name) = self.queue.pop() {
+            let (Some(node), Some(view)) = (self.nodes.get(&name), self.store.get(&name)) else { continue };
+            if node.differs {
+                self.queue.begin(&name, view.version);
+                return Some(Work { patch: node.decision.patch(view), node: name.into() });
             }
         }
         None
     }
 
-    /// Takes note of what became of a write.
-    pub fn finish(&mut self, name: &str, result: WorkResult, now: Instant) {
-        if result == WorkResult::Gone {
-            self.remove(name, now);
-        }
-        if !self.nodes.contains_key(name) {
-            return;
-        }
-        let mut node = self.take(name);
-        let written = node.in_flight.take();
-        match result {
-            WorkResult::Done(view) => {
-                node.failures = 0;
-                node.trouble = None;
-                if view.version == 0 || view.version >= node.view.version {
-                    node.view = view;
-                }
-                // However long the write took: pods follow from now on.
-                self.changed = Some(now);
+    /// Takes note of what became of a write. `random` is between 0 and 1.
+    pub fn finish(&mut self, name: &str, answer: Answer, random: f64, now: Instant) {
+        let outcome = match answer {
+            Answer::Done(view) => {
+                self.store.answered(name, view);
+                Outcome::Done
             }
-            // If what we have is still what was refused, the event that tells is on its way.
-            WorkResult::Conflict if written == Some(node.view.version) => node.retry_at = Some(now + RETRY),
-            WorkResult::Failed(why) => {
-                node.trouble = Some(why.into());
-                node.retry_at = Some(now + RETRY.saturating_mul(2_u32.saturating_pow(node.failures)).min(RETRY_LIMIT));
-                node.failures = node.failures.saturating_add(1);
-            }
-            WorkResult::Conflict | WorkResult::Gone => {}
+            Answer::Conflict => Outcome::Conflict,
+            Answer::Failed(why) => Outcome::Failed(why),
+        };
+        if outcome == Outcome::Done {
+            // However long the write took: pods follow from now on.
+            self.changed = Some(now);
         }
-        self.put(name, node, now);
+        let version = self.store.get(name).map_or(0, |view| view.version);
+        self.queue.finish(name, outcome, version, random, now);
+        self.look(name, true, now);
     }
 
     /// When something is due without an event.
@@ -268,52 +181,36 @@ impl Index {
     /// Nodes per mode.
     #[must_use]
     pub fn counts(&self) -> NodeCounts {
-        self.tally.counts.clone()
+        self.tally.counts()
     }
 
     /// What the summary needs to know.
     #[must_use]
     pub fn assignments(&self) -> Assignments {
         Assignments {
-            assigned: self.tally.assigned,
-            pending: self.tally.pending,
+            assigned: self.tally.assigned(),
+            pending: self.tally.pending(),
             fresh: self.changed.is_some(),
-            trouble: self.trouble(),
-            invalid: self.tally.invalid.first().map(|first| {
-                let nodes = count(self.tally.invalid.len().try_into().unwrap_or(i64::MAX), "node");
-                format!("left as it is: {nodes} with a workload label that is no mode, such as {first}")
-            }),
+            trouble: self.queue.trouble(),
+            invalid: self.tally.invalid(),
         }
     }
 
     /// How many nodes have labels that are still to be written.
     #[must_use]
     pub fn pending(&self) -> i64 {
-        self.tally.pending
+        self.tally.pending()
     }
 
     /// How many nodes could not be written when that was last tried.
     #[must_use]
     pub fn failing(&self) -> usize {
-        self.tally.failing.len()
+        self.queue.failing()
     }
 
-    /// News since this was last asked.
+    /// News about whether nodes can be written, since this was last asked.
     pub fn take_trouble(&mut self) -> Option<Trouble> {
-        let is_trouble = self.failing() > 0;
-        let was_told = std::mem::replace(&mut self.is_trouble_told, is_trouble);
-        match (was_told, is_trouble) {
-            (false, true) => Some(Trouble::Began),
-            (true, false) => Some(Trouble::Ended),
-            _ => None,
-        }
-    }
-
-    /// Why the first of them could not.
-    fn trouble(&self) -> Option<String> {
-        let name = self.tally.failing.first()?;
-        let why = self.nodes.get(name)?.trouble.as_deref().unwrap_or_default();
-        Some(format!("node {name}: {why}"))
+        self.queue.take_trouble()
     }
 
     /// Nodes whose workload label turned out to be no mode, each once.
@@ -321,103 +218,65 @@ impl Index {
         std::mem::take(&mut self.announcements)
     }
 
-    /// Takes a node out of all sums, to be changed and put back.
-    fn take(&mut self, name: &str) -> Node {
-        let Some(node) = self.nodes.remove(name) else {
-            return Node::default();
+    /// Looks at a node as it is known now: decides, and keeps sums, queue and timers in step. A change of its labels is
+    /// followed by pods if it `is_new`.
+    fn look(&mut self, name: &str, is_new: bool, now: Instant) {
+        let before = self.nodes.remove(name);
+        if let Some(node) = &before {
+            self.tally.remove(name, &node.decision, node.differs);
+            if let Some(timer) = node.timer {
+                self.timers.remove(&(timer, name.into()));
+            }
+        }
+        let mut node = before.unwrap_or_default();
+        let labelled = node.decision.deploy.map(DeployLabel::is_set);
+        let Some(view) = self.store.get(name) else {
+            self.queue.forget(name);
+            self.note_change(labelled, PerComponent::default(), is_new, now);
+            return;
         };
-        self.tally.count(name, &node, -1);
-        if let Some(timer) = node.timer {
-            self.timers.remove(&(timer, name.into()));
+        let decided = decide(view, self.policy, node.hold_down.elapsed(now), self.hold_down);
+        if decided != node.decision {
+            self.queue.hurry(name);
         }
-        node
-    }
-
-    /// Decides about a node and puts it into all sums.
-    fn put(&mut self, name: &str, mut node: Node, now: Instant) {
-        let before = node.decision.deploy.map(DeployLabel::is_set);
-        let missing = node.missing_since.map(|since| now.saturating_duration_since(since));
-        node.decision = decide(&node.view, self.policy, missing, self.hold_down);
-        if !node.decision.differs(&node.view) {
-            node.failures = 0;
-            node.trouble = None;
+        node.decision = decided;
+        node.differs = node.decision.differs(view);
+        node.hold_down.observe(node.decision.is_npu_missing, now);
+        let announcement = announcement(name, view, &mut node);
+        self.announcements.extend(announcement);
+        if node.differs {
+            self.queue.offer(name, now);
+        } else {
+            self.queue.settle(name);
         }
-        node.missing_since = if node.decision.held { node.missing_since.or(Some(now)) } else { None };
-        node.retry_at = node.retry_at.filter(|at| *at > now);
-        node.timer = node.missing_since.map(|since| since + self.hold_down).into_iter().chain(node.retry_at).min();
+        let held = node.hold_down.ends_at(self.hold_down, now);
+        node.timer = held.into_iter().chain(self.queue.retry_at(name)).min();
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
         }
-        self.announce(name, &mut node);
-        self.note_change(before, node.decision.deploy.map(DeployLabel::is_set), now);
-        let due = node.decision.differs(&node.view) && node.retry_at.is_none() && node.in_flight.is_none();
-        if due && !node.queued {
-            node.queued = true;
-            self.queue.push_back(name.into());
-        }
-        self.tally.count(name, &node, 1);
+        self.tally.add(name, &node.decision, node.differs);
+        self.note_change(labelled, node.decision.deploy.map(DeployLabel::is_set), is_new, now);
         self.nodes.insert(name.into(), node);
     }
 
-    fn announce(&mut self, name: &str, node: &mut Node) {
-        let invalid = match &node.view.workload {
-            WorkloadLabel::Unknown(value) if node.decision.standing == Standing::InvalidMode => Some(value.clone()),
-            _ => None,
-        };
-        if node.announced != invalid {
-            if let Some(value) = &invalid {
-                self.announcements.push(InvalidMode { node: name.into(), value: value.to_string() });
-            }
-            node.announced = invalid;
-        }
-    }
-
-    fn look_again(&mut self, name: &str, now: Instant) {
-        if self.nodes.contains_key(name) {
-            let node = self.take(name);
-            self.put(name, node, now);
-        }
-    }
-
-    /// Pods will follow. What is found in the first list is how the cluster was before we came.
-    fn note_change(&mut self, before: PerComponent<bool>, after: PerComponent<bool>, now: Instant) {
-        if self.synced && before != after {
+    /// Pods will follow.
+    fn note_change(&mut self, before: PerComponent<bool>, after: PerComponent<bool>, is_new: bool, now: Instant) {
+        if is_new && before != after {
             self.changed = Some(now);
         }
     }
 }
 
-impl Tally {
-    fn count(&mut self, name: &str, node: &Node, sign: i64) {
-        let count = match node.decision.standing {
-            Standing::Unrelated => None,
-            Standing::InMode(Workload::Container) => Some(&mut self.counts.container),
-            Standing::InMode(Workload::VmPassthrough) => Some(&mut self.counts.vm_passthrough),
-            Standing::WithoutMode => Some(&mut self.counts.without_mode),
-            Standing::InvalidMode => Some(&mut self.counts.invalid_mode),
-            Standing::Skipped => Some(&mut self.counts.skipped),
-        };
-        if let Some(count) = count {
-            *count += sign;
-        }
-        for (sum, label) in self.assigned.iter_mut().zip(node.decision.deploy) {
-            *sum += if label.is_set() { sign } else { 0 };
-        }
-        if node.decision.differs(&node.view) {
-            self.pending += sign;
-        }
-        let listed = [
-            (&mut self.invalid, node.decision.standing == Standing::InvalidMode),
-            (&mut self.failing, node.trouble.is_some()),
-        ];
-        for (names, _) in listed.into_iter().filter(|(_, is_one)| *is_one) {
-            if sign > 0 {
-                names.insert(name.into())
-            } else {
-                names.remove(name)
-            };
-        }
-    }
+/// What to tell the admin of the node, if that has not been told.
+fn announcement(name: &str, view: &NodeView, node: &mut Node) -> Option<InvalidMode> {
+    let invalid = match &view.workload {
+        WorkloadLabel::Unknown(value) if node.decision.state == NodeState::InvalidMode => Some(value.clone()),
+        _ => None,
+    };
+    let is_told = node.announced == invalid;
+    node.announced.clone_from(&invalid);
+    let value = invalid.filter(|_| !is_told)?;
+    Some(InvalidMode { node: name.into(), value: value.into() })
 }
 
 #[cfg(test)]

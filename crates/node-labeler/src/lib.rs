@@ -2,7 +2,11 @@
 //! into the condition Ready. The rules are pure ([`rules`], [`index`], [`summary`]); [`controller`] acts.
 
 pub mod controller;
+pub mod hold_down;
 pub mod index;
+pub mod queue;
 pub mod rules;
 pub mod summary;
+pub mod tally;
 pub mod view;
+mod writer;

@@ -41,7 +41,7 @@ impl Policy {
 
 /// What a node is, under a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum NodeState {
     /// Nothing to us: no NPU, no mode.
     #[default]
     Unrelated,
@@ -59,40 +59,48 @@ pub enum Standing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// What it is.
-    pub standing: Standing,
+    pub state: NodeState,
     /// Its deploy labels afterwards.
     pub deploy: PerComponent<DeployLabel>,
-    /// Whether it keeps its labels only because its NPUs have not been missing for long enough.
-    pub held: bool,
+    /// Whether it has labels by default and no NPU is discovered on it: the hold-down runs.
+    pub is_npu_missing: bool,
 }
 
 /// Decides about a node. `missing` tells for how long no NPU has been discovered on it, if that has been noticed, and
 /// `hold_down` how long that must last before it counts.
 #[must_use]
 pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_down: Duration) -> Decision {
-    let keep = |standing| Decision { standing, deploy: node.deploy, held: false };
-    let assign =
-        |workload| Decision { standing: Standing::InMode(workload), deploy: assigned(node, workload), held: false };
+    let keep = |state| Decision { state, deploy: node.deploy, is_npu_missing: false };
+    let assign = |workload| Decision {
+        state: NodeState::InMode(workload),
+        deploy: assigned(node, workload),
+        is_npu_missing: false,
+    };
     let default = match policy {
-        _ if node.skip => return keep(Standing::Skipped),
+        _ if node.skip => return keep(NodeState::Skipped),
         Policy::Nothing => {
-            return Decision { deploy: withdrawn(node), ..keep(Standing::Unrelated) };
+            return Decision { deploy: withdrawn(node), ..keep(NodeState::Unrelated) };
         }
-        Policy::Frozen => return keep(standing_of_labels(node)),
+        Policy::Frozen => return keep(state_of_labels(node)),
         Policy::Modes { default } => default,
     };
     match (&node.workload, default) {
         (WorkloadLabel::Mode(workload), _) => assign(*workload),
         // A typo must not take a working node apart.
-        (WorkloadLabel::Unknown(_), _) => keep(Standing::InvalidMode),
+        (WorkloadLabel::Unknown(_), _) => keep(NodeState::InvalidMode),
         (WorkloadLabel::Absent, Some(workload)) if node.has_npu => assign(workload),
-        // Discovery flaps, and restarts; NPUs hardly ever leave.
-        (WorkloadLabel::Absent, Some(_)) if is_assigned(node) && missing.is_none_or(|missing| missing < hold_down) => {
-            Decision { held: true, ..keep(standing_of_labels(node)) }
+        (WorkloadLabel::Absent, Some(_)) if is_assigned(node) => {
+            let is_held = missing.is_none_or(|missing| missing < hold_down);
+            let kept = if is_held {
+                keep(state_of_labels(node))
+            } else {
+                Decision { deploy: withdrawn(node), ..keep(NodeState::Unrelated) }
+            };
+            Decision { is_npu_missing: true, ..kept }
         }
         (WorkloadLabel::Absent, _) => {
-            let standing = if node.has_npu { Standing::WithoutMode } else { Standing::Unrelated };
-            Decision { deploy: withdrawn(node), ..keep(standing) }
+            let state = if node.has_npu { NodeState::WithoutMode } else { NodeState::Unrelated };
+            Decision { deploy: withdrawn(node), ..keep(state) }
         }
     }
 }
@@ -117,13 +125,13 @@ fn is_assigned(node: &NodeView) -> bool {
 }
 
 /// The mode that a node's labels amount to, when nothing else tells.
-fn standing_of_labels(node: &NodeView) -> Standing {
+fn state_of_labels(node: &NodeView) -> NodeState {
     let runs = |workload: Workload| {
         let mut labels = COMPONENTS.iter().zip(node.deploy);
         let only = |component: &accelerator_api::contract::Component| component.workloads == [workload];
         labels.any(|(component, label)| label.is_set() && only(component))
     };
-    Workload::ALL.into_iter().find(|workload| runs(*workload)).map_or(Standing::Unrelated, Standing::InMode)
+    Workload::ALL.into_iter().find(|workload| runs(*workload)).map_or(NodeState::Unrelated, NodeState::InMode)
 }
 
 impl Decision {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use accelerator_api::contract::{
     COMPONENTS, DEPLOY, NODE_LABELER, PCI_VENDOR, SKIP_LABEL, WORKLOAD_CONFIG_LABEL, Workload,
 };
+use accelerator_runtime::Stored;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// One value per component, in the order of [`COMPONENTS`].
@@ -58,6 +59,12 @@ impl DeployLabel {
     #[must_use]
     pub fn is_set(self) -> bool {
         matches!(self, Self::Ours | Self::Theirs)
+    }
+}
+
+impl Stored for NodeView {
+    fn version(&self) -> u64 {
+        self.version
     }
 }
 

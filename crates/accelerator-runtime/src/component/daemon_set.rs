@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::contest::Contest;
-use crate::{Backoff, Metrics};
+use crate::{Backoff, Metrics, random};
 use accelerator_process::chain;
 
 /// What became of a write.
@@ -38,6 +38,7 @@ pub(super) struct DaemonSetWriter {
     metrics: Metrics,
     backoff: Backoff,
     failure: Option<Failure>,
+    deleted: Option<Deleted>,
     settled: Option<Settled>,
     contest: Contest,
     contested_until: Option<Instant>,
@@ -62,6 +63,13 @@ struct Failure {
     refused: Option<String>,
 }
 
+/// An object that we deleted, of which the watch has not told yet.
+struct Deleted {
+    uid: Option<String>,
+    /// When to delete it again if it is still there.
+    again_at: Instant,
+}
+
 impl Settled {
     fn of(live: &DaemonSet, what: Option<String>, difference: Option<String>) -> Self {
         Self { what, uid: live.uid(), generation: live.metadata.generation, difference }
@@ -77,6 +85,7 @@ impl DaemonSetWriter {
             metrics,
             backoff,
             failure: None,
+            deleted: None,
             settled: None,
             contest: Contest::default(),
             contested_until: None,
@@ -89,13 +98,15 @@ impl DaemonSetWriter {
 
     /// When a failed write is tried again.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.failure.as_ref().map(|failure| failure.retry_at).or(self.contested_until)
+        let failed = self.failure.as_ref().map(|failure| failure.retry_at);
+        failed.or(self.contested_until).or(self.deleted.as_ref().map(|deleted| deleted.again_at))
     }
 
     /// There is nothing to write; what failed before is not tried again.
     pub(super) fn rest(&mut self) {
         self.backoff.succeed();
         self.failure = None;
+        self.deleted = None;
         self.contested_until = None;
     }
 
@@ -169,6 +180,11 @@ impl DaemonSetWriter {
         if let Some(change) = self.waiting(None) {
             return change;
         }
+        let deleted = self.deleted.as_ref().filter(|deleted| deleted.uid == live.uid());
+        if deleted.is_some_and(|deleted| Instant::now() < deleted.again_at) {
+            return Change::None;
+        }
+        let was_deleted = deleted.is_some();
         let only = Preconditions { uid: live.uid(), resource_version: None };
         let params = DeleteParams::background().preconditions(only);
         match self.api.delete(self.component.operand, &params).await {
@@ -177,8 +193,12 @@ impl DaemonSetWriter {
             Err(error) => return self.fail(None, &error, live),
         }
         self.metrics.applied(true);
-        self.rest();
+        self.failure = None;
         self.settled = None;
+        self.deleted = Some(Deleted { uid: live.uid(), again_at: Instant::now() + self.backoff.fail(random()) });
+        if was_deleted {
+            return Change::None;
+        }
         Change::Done(("Removed", format!("removed DaemonSet {}", object(live))))
     }
 
@@ -195,7 +215,7 @@ impl DaemonSetWriter {
             warn!(daemonSet = object(daemon_set), err = chain(error), "Could not write DaemonSet; trying again");
         }
         self.metrics.applied(false);
-        let retry_at = Instant::now() + self.backoff.fail(rand::random());
+        let retry_at = Instant::now() + self.backoff.fail(random());
         self.failure = Some(Failure { what, retry_at, refused: refused.clone() });
         refused.map_or(Change::Unanswered, Change::Refused)
     }

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 
 use super::election::{Answer, Election, Next, Request, State};
 use super::{Fence, Timing};
-use crate::Metrics;
-use crate::health::Pulse;
+use crate::health::HealthHandle;
+use crate::{Metrics, random};
 use accelerator_process::{chain, clock};
 
 /// How long giving the lease back may take. When it does not work, others wait for the lease to run out.
@@ -31,7 +31,7 @@ pub(crate) struct Candidate {
     /// Wakes the controller's loop, which may begin to write.
     pub changed: Arc<Notify>,
     pub metrics: Metrics,
-    pub pulse: Pulse,
+    pub health: HealthHandle,
 }
 
 impl Candidate {
@@ -41,7 +41,7 @@ impl Candidate {
         let mut told = None;
         let mut is_answered = true;
         loop {
-            self.pulse.beat();
+            self.health.beat();
             let now = Instant::now();
             match election.next(now, clock::now()) {
                 Next::Ask(request) => {
@@ -49,7 +49,7 @@ impl Candidate {
                         answer = self.ask(&request, &mut is_answered) => answer,
                         () = stop.cancelled() => break,
                     };
-                    election.answered(now, Instant::now(), answer, rand::random());
+                    election.answered(now, Instant::now(), answer, random());
                 }
                 Next::Wait(until) => {
                     let until = election.leads_until(now).map_or(until, |ends| ends.min(until));
@@ -99,8 +99,8 @@ impl Candidate {
             Err(_) => (Answer::Failed, Some("no answer in time".into())),
         };
         match &trouble {
-            None => self.pulse.synced(),
-            Some(_) => self.pulse.failing(),
+            None => self.health.synced(),
+            Some(_) => self.health.failing(),
         }
         match trouble {
             Some(err) if *is_answered => warn!(lease = self.name, err, "Could not reach lease; trying again"),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::view::WorkloadLabel;
+use accelerator_api::contract::Workload;
 
 const HOLD_DOWN: Duration = Duration::from_mins(10);
 const MODES: Policy = Policy::Modes { default: None };
@@ -21,13 +21,27 @@ fn labelled(version: u64, node: &NodeView) -> NodeView {
 
 fn index(policy: Policy, nodes: &[(&str, NodeView)], now: Instant) -> Index {
     let mut index = Index::new(HOLD_DOWN);
-    index.begin_list();
-    for (name, view) in nodes {
-        index.apply(name, view.clone(), now);
-    }
-    index.end_list(now);
+    list(&mut index, 1, nodes, now);
     index.set_policy(policy, now);
     index
+}
+
+fn list(index: &mut Index, version: u64, nodes: &[(&str, NodeView)], now: Instant) {
+    index.take(Event::ListBegun(version), now);
+    for (name, view) in nodes {
+        index.take(Event::Listed((*name).into(), view.clone()), now);
+    }
+    index.take(Event::ListEnded, now);
+}
+
+impl Index {
+    fn apply(&mut self, name: &str, view: NodeView, now: Instant) {
+        self.take(Event::Applied(name.into(), view), now);
+    }
+
+    fn answer(&mut self, name: &str, answer: Answer, now: Instant) {
+        self.finish(name, answer, 1.0, now);
+    }
 }
 
 fn work(index: &mut Index, now: Instant) -> Vec<String> {
@@ -42,7 +56,7 @@ fn each_node_is_written_once_and_then_never_again() {
     assert_eq!(work(&mut index, now), ["a", "b"]);
     assert_eq!(work(&mut index, now), Vec::<String>::new(), "in flight");
     for (name, version) in [("a", 3), ("b", 4)] {
-        index.finish(name, WorkResult::Done(labelled(version, &container(1))), now);
+        index.answer(name, Answer::Done(labelled(version, &container(1))), now);
         index.apply(name, labelled(version, &container(1)), now);
     }
     assert_eq!(work(&mut index, now), Vec::<String>::new());
@@ -56,7 +70,7 @@ fn an_event_older_than_our_own_write_is_ignored() {
     let now = Instant::now();
     let mut index = index(MODES, &[("a", container(1))], now);
     work(&mut index, now);
-    index.finish("a", WorkResult::Done(labelled(5, &container(1))), now);
+    index.answer("a", Answer::Done(labelled(5, &container(1))), now);
     index.apply("a", container(3), now);
     assert_eq!(work(&mut index, now), Vec::<String>::new());
 }
@@ -66,7 +80,7 @@ fn a_conflict_waits_for_the_event_that_explains_it() {
     let now = Instant::now();
     let mut index = index(MODES, &[("a", container(1))], now);
     work(&mut index, now);
-    index.finish("a", WorkResult::Conflict, now);
+    index.answer("a", Answer::Conflict, now);
     assert_eq!(work(&mut index, now), Vec::<String>::new());
     index.apply("a", container(2), now);
     assert_eq!(work(&mut index, now), ["a"]);
@@ -78,7 +92,7 @@ fn a_conflict_whose_event_was_here_first_is_tried_again_at_once() {
     let mut index = index(MODES, &[("a", container(1))], now);
     work(&mut index, now);
     index.apply("a", container(2), now);
-    index.finish("a", WorkResult::Conflict, now);
+    index.answer("a", Answer::Conflict, now);
     assert_eq!(work(&mut index, now), ["a"]);
 }
 
@@ -88,7 +102,7 @@ fn failures_are_tried_again_later_and_later_and_are_told() {
     let mut index = index(MODES, &[("a", container(1))], now);
     for wait in [2, 4, 8] {
         assert_eq!(work(&mut index, now), ["a"]);
-        index.finish("a", WorkResult::Failed("no".into()), now);
+        index.answer("a", Answer::Failed("no".into()), now);
         assert_eq!(work(&mut index, now), Vec::<String>::new());
         let due = index.due_at().expect("a retry");
         assert!(due <= now + Duration::from_secs(wait));
@@ -99,24 +113,24 @@ fn failures_are_tried_again_later_and_later_and_are_told() {
 }
 
 #[test]
-fn a_node_that_vanished_under_a_write_is_forgotten() {
+fn a_node_that_a_write_did_not_find_is_not_forgotten_before_the_watch_says_so() {
     let now = Instant::now();
     let mut index = index(MODES, &[("a", container(1))], now);
     work(&mut index, now);
-    index.finish("a", WorkResult::Gone, now);
-    assert_eq!(index.counts(), NodeCounts::default());
-    assert_eq!(index.assignments().pending, 0);
-    index.finish("a", WorkResult::Failed("late".into()), now);
-    assert_eq!(index.counts(), NodeCounts::default());
+    index.answer("a", Answer::Conflict, now);
+    assert_eq!((index.counts().container, index.assignments().trouble), (1, None));
+    assert_eq!(work(&mut index, now + Duration::from_secs(2)), ["a"], "it is still there");
+    index.take(Event::Deleted("a".into(), 2), now);
+    assert_eq!((index.counts(), index.pending()), (NodeCounts::default(), 0));
+    index.answer("a", Answer::Failed("late".into()), now);
+    assert_eq!((index.counts(), index.failing()), (NodeCounts::default(), 0));
 }
 
 #[test]
 fn a_new_list_forgets_nodes_that_are_gone() {
     let now = Instant::now();
     let mut index = index(MODES, &[("a", container(1)), ("b", container(1))], now);
-    index.begin_list();
-    index.apply("b", container(1), now);
-    index.end_list(now);
+    list(&mut index, 2, &[("b", container(1))], now);
     assert_eq!(index.counts().container, 1);
     assert_eq!(work(&mut index, now), ["b"]);
 }
@@ -128,7 +142,7 @@ fn lost_discovery_is_acted_on_when_its_time_has_come() {
     let mut index = index(DEFAULT, &[("a", npu.clone())], now);
     assert_eq!(work(&mut index, now), ["a"]);
     let assigned = NodeView { deploy: decide(&npu, DEFAULT, None, HOLD_DOWN).deploy, ..npu };
-    index.finish("a", WorkResult::Done(NodeView { version: 2, ..assigned.clone() }), now);
+    index.answer("a", Answer::Done(NodeView { version: 2, ..assigned.clone() }), now);
     let lost = NodeView { has_npu: false, ..assigned.clone() };
 
     index.apply("a", NodeView { version: 3, ..lost.clone() }, now);
@@ -141,17 +155,44 @@ fn lost_discovery_is_acted_on_when_its_time_has_come() {
 }
 
 #[test]
+fn a_withdrawal_that_fails_or_meets_a_heartbeat_does_not_start_the_hold_down_anew() {
+    let now = Instant::now();
+    let npu = NodeView { has_npu: true, ..view(1, WorkloadLabel::Absent) };
+    let assigned = NodeView { deploy: decide(&npu, DEFAULT, None, HOLD_DOWN).deploy, ..npu };
+    let mut index = index(DEFAULT, &[("a", assigned.clone())], now);
+    let lost = |version| NodeView { version, has_npu: false, ..assigned.clone() };
+    index.apply("a", lost(2), now);
+    let over = now + HOLD_DOWN;
+    for (version, answer) in [(3, Answer::Failed("429".into())), (4, Answer::Conflict)] {
+        assert_eq!(work(&mut index, over), ["a"]);
+        let is_failure = answer != Answer::Conflict;
+        index.answer("a", answer, over);
+        assert_eq!(index.take_trouble().is_some(), is_failure);
+        index.apply("a", lost(version), over);
+        assert_eq!(index.pending(), 1, "it is still to be written");
+        assert_eq!(index.take_trouble(), None, "nothing is well");
+        if is_failure {
+            assert_eq!(work(&mut index, over), Vec::<String>::new(), "a heartbeat does not make it try sooner");
+            index.advance(over + Duration::from_secs(2));
+        }
+    }
+    assert_eq!(work(&mut index, over), ["a"]);
+    index.answer("a", Answer::Done(NodeView { deploy: PerComponent::default(), ..lost(5) }), over);
+    assert_eq!((index.pending(), index.take_trouble()), (0, Some(Trouble::Ended)));
+}
+
+#[test]
 fn changes_are_fresh_for_a_while_but_not_what_was_there_before_us() {
     let now = Instant::now();
     let settled = labelled(1, &container(1));
     let mut index = index(MODES, &[("a", settled.clone())], now);
     assert!(!index.assignments().fresh, "a restart finds a settled cluster settled");
-    index.apply("b", settled, now);
+    index.apply("b", NodeView { version: 2, ..settled }, now);
     assert!(index.assignments().fresh);
     index.advance(now + FRESH);
     assert!(!index.assignments().fresh);
     assert_eq!(index.due_at(), None, "nothing that has passed is waited for");
-    index.remove("b", now + FRESH);
+    index.take(Event::Deleted("b".into(), 3), now + FRESH);
     assert!(index.assignments().fresh, "pods of a node that left must leave, too");
 }
 
@@ -186,7 +227,7 @@ fn pods_follow_a_write_however_long_it_took() {
     let mut index = index(MODES, &[("a", container(1))], begun);
     work(&mut index, begun);
     let written = begun + FRESH * 2;
-    index.finish("a", WorkResult::Done(labelled(2, &container(1))), written);
+    index.answer("a", Answer::Done(labelled(2, &container(1))), written);
     index.advance(written);
     assert!(index.assignments().fresh);
     index.advance(written + FRESH);
@@ -198,11 +239,11 @@ fn who_leads_no_longer_writes_and_tells_nothing_and_grows_no_queue() {
     let now = Instant::now();
     let typo = view(1, WorkloadLabel::Unknown("vm".into()));
     let mut index = index(MODES, &[("a", container(1)), ("b", typo.clone())], now);
-    index.stand_down(now);
-    index.apply("c", container(1), now);
+    index.on_leadership_lost(now);
+    index.apply("c", container(2), now);
     assert_eq!(work(&mut index, now), Vec::<String>::new());
     assert_eq!(index.take_announcements(), []);
-    assert!(index.queue.is_empty());
+    assert_eq!(index.queue.pop(), None);
     index.set_policy(MODES, now);
     assert_eq!(work(&mut index, now), ["a", "c"]);
     assert_eq!(index.take_announcements().len(), 1);

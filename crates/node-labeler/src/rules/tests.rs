@@ -112,11 +112,11 @@ fn foreign_values_are_neither_overwritten_nor_removed() {
 fn lost_discovery_takes_effect_only_after_the_hold_down() {
     let lost = node("npu-feature-discovery vfio-manager");
     let at = |missing| decide(&lost, DEFAULT_VM, missing, HOLD_DOWN);
-    assert!(at(None).held);
     assert_eq!(names(&at(None)), VM);
-    assert!(at(Some(HOLD_DOWN / 2)).held);
+    assert_eq!(names(&at(Some(HOLD_DOWN / 2))), VM);
     assert_eq!(names(&at(Some(HOLD_DOWN))), Vec::<&str>::new());
-    assert!(!at(Some(HOLD_DOWN)).held);
+    assert!([None, Some(HOLD_DOWN / 2), Some(HOLD_DOWN)].into_iter().all(|missing| at(missing).is_npu_missing));
+    assert!(!decide(&node("npu driver"), DEFAULT_VM, None, HOLD_DOWN).is_npu_missing);
     // The default going away is the admin's word, not discovery's.
     assert_eq!(names(&decide(&lost, NO_DEFAULT, None, HOLD_DOWN)), Vec::<&str>::new());
 }
@@ -150,13 +150,13 @@ fn a_node_that_is_as_it_should_be_is_not_written() {
 }
 
 #[test]
-fn every_node_stands_somewhere() {
-    let standing = |words, policy| decide(&node(words), policy, None, HOLD_DOWN).standing;
-    assert_eq!(standing("container", NO_DEFAULT), Standing::InMode(Workload::Container));
-    assert_eq!(standing("npu", DEFAULT_VM), Standing::InMode(Workload::VmPassthrough));
-    assert_eq!(standing("npu", NO_DEFAULT), Standing::WithoutMode);
-    assert_eq!(standing("mode=x npu", NO_DEFAULT), Standing::InvalidMode);
-    assert_eq!(standing("skip container", NO_DEFAULT), Standing::Skipped);
-    assert_eq!(standing("", NO_DEFAULT), Standing::Unrelated);
-    assert_eq!(standing("npu-feature-discovery vfio-manager", DEFAULT_VM), Standing::InMode(Workload::VmPassthrough));
+fn every_node_has_a_state() {
+    let state = |words, policy| decide(&node(words), policy, None, HOLD_DOWN).state;
+    assert_eq!(state("container", NO_DEFAULT), NodeState::InMode(Workload::Container));
+    assert_eq!(state("npu", DEFAULT_VM), NodeState::InMode(Workload::VmPassthrough));
+    assert_eq!(state("npu", NO_DEFAULT), NodeState::WithoutMode);
+    assert_eq!(state("mode=x npu", NO_DEFAULT), NodeState::InvalidMode);
+    assert_eq!(state("skip container", NO_DEFAULT), NodeState::Skipped);
+    assert_eq!(state("", NO_DEFAULT), NodeState::Unrelated);
+    assert_eq!(state("npu-feature-discovery vfio-manager", DEFAULT_VM), NodeState::InMode(Workload::VmPassthrough));
 }

@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_mins(10);
 
 /// Whether there is no AcceleratorConfig at all.
 #[derive(Debug)]
-pub struct Vacancy {
+pub struct AbsenceCheck {
     configs: Api<ObservedConfig>,
     doubt: Doubt,
 }
@@ -91,7 +91,7 @@ impl Doubt {
     }
 }
 
-impl Vacancy {
+impl AbsenceCheck {
     /// Nothing known yet.
     #[must_use]
     pub fn new(client: Client) -> Self {
@@ -99,7 +99,7 @@ impl Vacancy {
     }
 
     /// Forgets what was known: another replica leads, and sees what this one may miss.
-    pub fn stand_down(&mut self) {
+    pub fn forget(&mut self) {
         self.doubt = Doubt::default();
     }
 
