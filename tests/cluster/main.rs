@@ -22,6 +22,7 @@ mod reasons;
 mod rights;
 mod schema;
 mod taken;
+mod store;
 mod transitions;
 
 /// The components of a node in mode `container`.

@@ -20,6 +20,10 @@ pub const PCI_VENDOR: &str = "1eff";
 /// Annotation on our DaemonSets: a digest of what we rendered, so that "is it what we want?" needs no memory.
 pub const RENDERED_ANNOTATION: &str = "petasus.io/rendered";
 
+/// Annotation on nodes: the components, by name, whose deploy labels are node-labeler's. It is written together with the
+/// labels, so that "whose label is it?" needs neither memory nor the API server's book-keeping of field managers.
+pub const OWNED_LABELS_ANNOTATION: &str = "petasus.io/owned-deploy-labels";
+
 /// What the NPUs of a node are for: a node's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {

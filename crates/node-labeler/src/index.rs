@@ -99,7 +99,12 @@ impl Index {
     }
 
     /// Takes over what the watch says.
-    pub fn take(&mut self, event: Event<NodeView>, now: Instant) {
+    pub fn take(&mut self, mut event: Event<NodeView>, now: Instant) {
+        if let Event::Listed(name, view) | Event::Applied(name, view) = &mut event
+            && let Some(known) = self.store.get(name)
+        {
+            view.inherit(known);
+        }
         // What is found in the first list is how the cluster was before we came.
         let is_new = self.store.is_synced();
         for name in self.store.apply(event) {
@@ -155,7 +160,10 @@ impl Index {
     /// Takes note of what became of a write. `random` is between 0 and 1.
     pub fn finish(&mut self, name: &str, answer: Answer, random: f64, now: Instant) {
         let outcome = match answer {
-            Answer::Done(view) => {
+            Answer::Done(mut view) => {
+                if let Some(known) = self.store.get(name) {
+                    view.inherit(known);
+                }
                 self.store.answered(name, view);
                 Outcome::Done
             }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use accelerator_api::contract::{COMPONENTS, DEPLOY, Workload};
+use accelerator_api::contract::{COMPONENTS, DEPLOY, OWNED_LABELS_ANNOTATION, Workload};
 use accelerator_api::{AcceleratorConfigSpec, Rebellions};
 use serde_json::{Map, Value, json};
 
-use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel};
+use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel, record};
 
 /// What the active config says about nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct Decision {
     pub state: NodeState,
     /// Its deploy labels afterwards.
     pub deploy: PerComponent<DeployLabel>,
+    /// Whether the node is left exactly as it is.
+    pub is_hands_off: bool,
     /// Whether it has labels by default and no NPU is discovered on it: the hold-down runs.
     pub is_npu_missing: bool,
 }
@@ -70,17 +72,12 @@ pub struct Decision {
 /// `hold_down` how long that must last before it counts.
 #[must_use]
 pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_down: Duration) -> Decision {
-    let keep = |state| Decision { state, deploy: node.deploy, is_npu_missing: false };
-    let assign = |workload| Decision {
-        state: NodeState::InMode(workload),
-        deploy: assigned(node, workload),
-        is_npu_missing: false,
-    };
+    let keep = |state| Decision { state, deploy: node.deploy, is_hands_off: true, is_npu_missing: false };
+    let set = |state, deploy| Decision { deploy, is_hands_off: false, ..keep(state) };
+    let assign = |workload| set(NodeState::InMode(workload), assigned(node, workload));
     let default = match policy {
         _ if node.skip => return keep(NodeState::Skipped),
-        Policy::Nothing => {
-            return Decision { deploy: withdrawn(node), ..keep(NodeState::Unrelated) };
-        }
+        Policy::Nothing => return set(NodeState::Unrelated, withdrawn(node)),
         Policy::Frozen => return keep(state_of_labels(node)),
         Policy::Modes { default } => default,
     };
@@ -91,16 +88,12 @@ pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_d
         (WorkloadLabel::Absent, Some(workload)) if node.has_npu => assign(workload),
         (WorkloadLabel::Absent, Some(_)) if is_assigned(node) => {
             let is_held = missing.is_none_or(|missing| missing < hold_down);
-            let kept = if is_held {
-                keep(state_of_labels(node))
-            } else {
-                Decision { deploy: withdrawn(node), ..keep(NodeState::Unrelated) }
-            };
+            let kept = if is_held { keep(state_of_labels(node)) } else { set(NodeState::Unrelated, withdrawn(node)) };
             Decision { is_npu_missing: true, ..kept }
         }
         (WorkloadLabel::Absent, _) => {
             let state = if node.has_npu { NodeState::WithoutMode } else { NodeState::Unrelated };
-            Decision { deploy: withdrawn(node), ..keep(state) }
+            set(state, withdrawn(node))
         }
     }
 }
@@ -108,7 +101,7 @@ pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_d
 /// Exactly the labels of the mode, but for foreign values, which stay.
 fn assigned(node: &NodeView, workload: Workload) -> PerComponent<DeployLabel> {
     std::array::from_fn(|index| match (COMPONENTS[index].runs_in(workload), node.deploy[index]) {
-        (_, DeployLabel::Foreign) => DeployLabel::Foreign,
+        (_, kept @ (DeployLabel::Foreign | DeployLabel::Paused)) => kept,
         (true, DeployLabel::Absent) => DeployLabel::Ours,
         (true, set) => set,
         (false, _) => DeployLabel::Absent,
@@ -143,10 +136,22 @@ impl Decision {
         changes.map(|(component, (_, after))| (component.deploy_label, after.is_set()))
     }
 
+    /// The components whose labels are ours afterwards.
+    fn owned(&self) -> PerComponent<bool> {
+        self.deploy.map(DeployLabel::is_owned)
+    }
+
+    /// Whether our record on the node has to be written although no label has. A record that is merely missing, because a
+    /// release before this one labelled the node, waits for the next label.
+    fn is_record_due(&self, node: &NodeView) -> bool {
+        let is_stale = || self.owned().iter().zip(node.recorded).any(|(owned, recorded)| recorded && !owned);
+        !self.is_hands_off && (node.is_record_due || is_stale())
+    }
+
     /// Whether the node has to be written.
     #[must_use]
     pub fn differs(&self, node: &NodeView) -> bool {
-        self.changes(node).next().is_some()
+        self.changes(node).next().is_some() || self.is_record_due(node)
     }
 
     /// The merge patch that brings the node to what was decided. When somebody changed the node meanwhile it is refused,
@@ -159,7 +164,15 @@ impl Decision {
     pub fn patch(&self, node: &NodeView) -> Value {
         let value = |set: bool| if set { DEPLOY.into() } else { Value::Null };
         let labels: Map<_, _> = self.changes(node).map(|(label, set)| (label.to_owned(), value(set))).collect();
-        let mut metadata = json!({"labels": labels});
+        let mut metadata = json!({});
+        if !labels.is_empty() {
+            metadata["labels"] = labels.into();
+        }
+        if self.owned() != node.recorded {
+            let record = record(self.owned());
+            let value = if record.is_empty() { Value::Null } else { record.into() };
+            metadata["annotations"] = json!({OWNED_LABELS_ANNOTATION: value});
+        }
         if node.version > 0 && node.deploy != PerComponent::default() {
             metadata["resourceVersion"] = node.version.to_string().into();
         } else if !node.uid.is_empty() {

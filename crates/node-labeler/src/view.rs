@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use accelerator_api::contract::{
-    COMPONENTS, DEPLOY, NODE_LABELER, PCI_VENDOR, SKIP_LABEL, WORKLOAD_CONFIG_LABEL, Workload,
+    COMPONENTS, Component, DEPLOY, NODE_LABELER, OWNED_LABELS_ANNOTATION, PCI_VENDOR, SKIP_LABEL,
+    WORKLOAD_CONFIG_LABEL, Workload,
 };
 use accelerator_runtime::Stored;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,6 +27,10 @@ pub struct NodeView {
     pub has_npu: bool,
     /// Its deploy labels.
     pub deploy: PerComponent<DeployLabel>,
+    /// The components whose deploy labels are ours by our own record on the node.
+    pub recorded: PerComponent<bool>,
+    /// Whether a label is ours only because it was when we saw the node before: nothing on the node says so any more.
+    pub is_record_due: bool,
 }
 
 /// The admin's label.
@@ -46,11 +51,14 @@ pub enum DeployLabel {
     /// Not there.
     #[default]
     Absent,
-    /// `true`, written by us.
+    /// `true`, and ours.
     Ours,
-    /// `true`, written by somebody else, such as an admin who works without us.
+    /// `true`, and somebody else's, such as an admin's who works without us.
     Theirs,
-    /// Any other value: an admin's `false`, or a driver manager's pause. Honoured: neither overwritten nor removed.
+    /// Any other value on a label that was ours: a driver manager's pause, or an admin's `false`. Honoured: neither
+    /// overwritten nor removed. When it is `true` again it is ours again.
+    Paused,
+    /// Any other value on a label that never was ours. Honoured as well.
     Foreign,
 }
 
@@ -59,6 +67,21 @@ impl DeployLabel {
     #[must_use]
     pub fn is_set(self) -> bool {
         matches!(self, Self::Ours | Self::Theirs)
+    }
+
+    /// Whether we may remove it once it is `true`.
+    #[must_use]
+    pub fn is_owned(self) -> bool {
+        matches!(self, Self::Ours | Self::Paused)
+    }
+
+    /// The same label, as ours.
+    fn owned(self) -> Self {
+        match self {
+            Self::Theirs => Self::Ours,
+            Self::Foreign => Self::Paused,
+            same => same,
+        }
     }
 }
 
@@ -79,24 +102,60 @@ impl NodeView {
             Some(value) => Workload::parse(value)
                 .map_or_else(|| WorkloadLabel::Unknown(value.as_str().into()), WorkloadLabel::Mode),
         };
+        let recorded = recorded(meta);
+        let label = |component: &Component| match labels.get(component.deploy_label).map(String::as_str) {
+            None => DeployLabel::Absent,
+            Some(DEPLOY) if wrote(meta, component.deploy_label) => DeployLabel::Ours,
+            Some(DEPLOY) => DeployLabel::Theirs,
+            Some(_) => DeployLabel::Foreign,
+        };
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             version: accelerator_runtime::version_of(meta),
             workload,
             skip: labels.get(SKIP_LABEL).is_some_and(|value| value == "true"),
             has_npu: labels.iter().any(|(key, value)| value == "true" && names_npu(key)),
-            deploy: COMPONENTS.map(|component| match labels.get(component.deploy_label).map(String::as_str) {
-                None => DeployLabel::Absent,
-                Some(DEPLOY) if is_ours(meta, component.deploy_label) => DeployLabel::Ours,
-                Some(DEPLOY) => DeployLabel::Theirs,
-                Some(_) => DeployLabel::Foreign,
+            deploy: std::array::from_fn(|index| {
+                let label = label(COMPONENTS[index]);
+                if recorded[index] { label.owned() } else { label }
             }),
+            recorded,
+            is_record_due: false,
+        }
+    }
+
+    /// Keeps what was ours when this node was seen before, in case that nothing on it says so any more: a release before
+    /// this one left no record, and the API server's book-keeping ends when somebody else writes the label or wipes it.
+    pub fn inherit(&mut self, before: &Self) {
+        if self.uid != before.uid {
+            return;
+        }
+        for (label, before) in self.deploy.iter_mut().zip(before.deploy) {
+            if before.is_owned() && !label.is_owned() && *label != DeployLabel::Absent {
+                *label = label.owned();
+                self.is_record_due = true;
+            }
         }
     }
 }
 
-/// Whether the API server has us down as the label's writer.
-fn is_ours(meta: &ObjectMeta, label: &str) -> bool {
+/// The components that our record names.
+fn recorded(meta: &ObjectMeta) -> PerComponent<bool> {
+    let record = meta.annotations.iter().flatten().find(|(key, _)| *key == OWNED_LABELS_ANNOTATION);
+    let names: Vec<_> = record.into_iter().flat_map(|(_, names)| names.split(',')).collect();
+    COMPONENTS.map(|component| names.contains(&component.name))
+}
+
+/// The record that names these components.
+#[must_use]
+pub fn record(components: PerComponent<bool>) -> String {
+    let named = COMPONENTS.iter().zip(components).filter(|(_, is_named)| *is_named);
+    named.map(|(component, _)| component.name).collect::<Vec<_>>().join(",")
+}
+
+/// Whether the API server has us down as the label's writer. That is all that there is on nodes that a release before this
+/// one labelled.
+fn wrote(meta: &ObjectMeta, label: &str) -> bool {
     let entries = meta.managed_fields.iter().flatten();
     entries.filter(|entry| entry.manager.as_deref() == Some(NODE_LABELER)).any(|entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
@@ -139,28 +198,56 @@ mod tests {
         assert!(!names_npu("example.com/pci-1eff.present"));
     }
 
-    #[test]
-    fn a_label_is_ours_when_the_api_server_says_so() {
+    /// A node with these values of the deploy labels of the first components, and with a record of ours, the API server's
+    /// word that we wrote those named, or neither.
+    fn node(values: [&str; 3], record: Option<&str>, wrote: &[&str]) -> NodeView {
         let label = |name: &str| format!("rebellions.ai/npu.deploy.{name}");
-        let meta = ObjectMeta {
+        let names = ["driver", "device-plugin", "metric-exporter"];
+        let labels = names.iter().zip(values).filter(|(_, value)| !value.is_empty());
+        let fields: serde_json::Map<_, _> =
+            wrote.iter().map(|name| (format!("f:{}", label(name)), json!({}))).collect();
+        NodeView::of(&ObjectMeta {
             resource_version: Some("42".into()),
-            labels: Some(
-                [("driver", "true"), ("device-plugin", "true"), ("metric-exporter", "false")]
-                    .map(|(name, value)| (label(name), value.to_owned()))
-                    .into(),
-            ),
+            labels: Some(labels.map(|(name, value)| (label(name), value.to_owned())).collect()),
+            annotations: record.map(|names| [(OWNED_LABELS_ANNOTATION.to_owned(), names.to_owned())].into()),
             managed_fields: Some(vec![ManagedFieldsEntry {
                 manager: Some("node-labeler".into()),
-                fields_v1: Some(FieldsV1(json!({"f:metadata": {"f:labels": {format!("f:{}", label("driver")): {}}}}))),
+                fields_v1: Some(FieldsV1(json!({"f:metadata": {"f:labels": fields}}))),
                 ..ManagedFieldsEntry::default()
             }]),
             ..ObjectMeta::default()
+        })
+    }
+
+    #[test]
+    fn a_label_is_ours_by_our_record_or_when_the_api_server_says_so() {
+        use DeployLabel::{Absent, Foreign, Ours, Paused, Theirs};
+        let first = |view: NodeView| [view.deploy[0], view.deploy[1], view.deploy[2]];
+        let values = ["true", "true", "false"];
+        assert_eq!(node(values, None, &["driver"]).version, 42);
+        assert_eq!(first(node(values, None, &["driver"])), [Ours, Theirs, Foreign]);
+        assert_eq!(first(node(values, Some("driver,metric-exporter"), &[])), [Ours, Theirs, Paused]);
+        assert_eq!(first(node(values, Some("driver"), &["device-plugin"])), [Ours, Ours, Foreign]);
+        assert_eq!(first(node(["", "true", ""], Some("driver"), &[])), [Absent, Theirs, Absent]);
+        assert_eq!(first(node(values, Some("unheard-of"), &[])), [Theirs, Theirs, Foreign]);
+    }
+
+    #[test]
+    fn what_was_ours_stays_ours_whatever_the_api_server_forgets() {
+        use DeployLabel::{Absent, Foreign, Ours, Paused, Theirs};
+        let seen = |before: &NodeView, values: [&str; 3]| {
+            let mut now = node(values, None, &[]);
+            now.inherit(before);
+            now
         };
-        let view = NodeView::of(&meta);
-        assert_eq!(view.version, 42);
-        assert_eq!(
-            view.deploy,
-            [DeployLabel::Ours, DeployLabel::Theirs, DeployLabel::Foreign, DeployLabel::Absent, DeployLabel::Absent]
-        );
+        let before = node(["true", "true", ""], None, &["driver"]);
+        let paused = seen(&before, ["paused-for-driver-upgrade", "true", ""]);
+        assert_eq!(paused.deploy[..3], [Paused, Theirs, Absent]);
+        assert!(paused.is_record_due);
+        assert_eq!(seen(&paused, ["true", "true", "true"]).deploy[..3], [Ours, Theirs, Theirs]);
+        assert_eq!(seen(&paused, ["", "true", ""]).deploy[..3], [Absent, Theirs, Absent]);
+        let mut another = NodeView { uid: "another".into(), ..node(["false", "", ""], None, &[]) };
+        another.inherit(&before);
+        assert_eq!(another.deploy[0], Foreign, "a node made anew");
     }
 }

@@ -41,7 +41,10 @@ impl Writer {
         self.metrics.applied(answer.is_ok());
         let answer = match answer {
             Ok(written) => {
-                info!(node, labels = %patch["metadata"]["labels"], "Labelled node");
+                match patch["metadata"].get("labels") {
+                    Some(labels) => info!(node, %labels, "Labelled node"),
+                    None => info!(node, "Recorded which deploy labels of the node are ours"),
+                }
                 Answer::Done(NodeView::of(&written.metadata))
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Answer::Conflict,

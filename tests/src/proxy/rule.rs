@@ -19,6 +19,8 @@ pub enum Fault {
     Refuse(u16, Option<u32>),
     /// It is carried out, and the connection ends before the answer.
     LoseAnswer,
+    /// It is carried out, and answered after a while.
+    DelayAnswer(Duration),
     /// It is carried out, and the program gets a signal before the answer.
     SignalBeforeAnswer(Signal),
     /// It is carried out and answered, and the program gets a signal before it can send anything else.

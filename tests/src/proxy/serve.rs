@@ -118,6 +118,7 @@ impl Shared {
                 let _ = answer.into_body().collect().await;
                 return Err(Gone);
             }
+            Some(Fault::DelayAnswer(time)) => tokio::time::sleep(time).await,
             Some(Fault::SignalBeforeAnswer(signal)) => {
                 let _ = answer.into_body().collect().await;
                 self.is_doomed.store(true, Ordering::SeqCst);

@@ -129,18 +129,72 @@ fn the_patch_is_the_difference_and_for_what_was_looked_at() {
     };
     assert_eq!(
         patch("vm-passthrough"),
-        json!({"metadata": {"uid": "u", "labels": {
-            "rebellions.ai/npu.deploy.npu-feature-discovery": "true",
-            "rebellions.ai/npu.deploy.vfio-manager": "true",
-        }}})
+        json!({"metadata": {
+            "uid": "u",
+            "labels": {
+                "rebellions.ai/npu.deploy.npu-feature-discovery": "true",
+                "rebellions.ai/npu.deploy.vfio-manager": "true",
+            },
+            "annotations": {"petasus.io/owned-deploy-labels": "vfio-manager,npu-feature-discovery"},
+        }})
     );
     assert_eq!(
-        patch("vm-passthrough driver device-plugin=false npu-feature-discovery"),
-        json!({"metadata": {"resourceVersion": "7", "labels": {
-            "rebellions.ai/npu.deploy.driver": null,
-            "rebellions.ai/npu.deploy.vfio-manager": "true",
-        }}})
+        patch("vm-passthrough driver device-plugin=false npu-feature-discovery metric-exporter!"),
+        json!({"metadata": {
+            "resourceVersion": "7",
+            "labels": {
+                "rebellions.ai/npu.deploy.driver": null,
+                "rebellions.ai/npu.deploy.metric-exporter": null,
+                "rebellions.ai/npu.deploy.vfio-manager": "true",
+            },
+            "annotations": {"petasus.io/owned-deploy-labels": "vfio-manager,npu-feature-discovery"},
+        }})
     );
+}
+
+/// A record on the node, and what is written of it: `None` when the node is not written, an empty text when it goes.
+#[test]
+fn the_record_is_written_with_the_labels_and_alone_only_when_it_is_wrong_or_about_to_be_lost() {
+    let all = "driver device-plugin metric-exporter npu-feature-discovery";
+    let names = "driver,device-plugin,metric-exporter,npu-feature-discovery";
+    let written = |words: &str, record: &str, policy: Policy, is_due: bool| {
+        let recorded = COMPONENTS.map(|component| record.split(',').any(|name| name == component.name));
+        let mut node = NodeView { recorded, is_record_due: is_due, ..node(words) };
+        for (label, recorded) in node.deploy.iter_mut().zip(recorded) {
+            if recorded && *label == DeployLabel::Foreign {
+                *label = DeployLabel::Paused;
+            }
+        }
+        let decision = decide(&node, policy, None, HOLD_DOWN);
+        let patch = decision.differs(&node).then(|| decision.patch(&node))?;
+        let annotation = patch["metadata"]["annotations"].get("petasus.io/owned-deploy-labels").cloned();
+        Some(annotation.unwrap_or_else(|| "as it was".into()).as_str().unwrap_or_default().to_owned())
+    };
+    let cases = [
+        (
+            format!("container {all}"),
+            "",
+            NO_DEFAULT,
+            false,
+            None,
+            "a release before this one: not for the record alone",
+        ),
+        (format!("container {all}"), names, NO_DEFAULT, false, None, "all is well"),
+        (format!("npu {all}"), names, NO_DEFAULT, false, Some(""), "it goes with the last label"),
+        (format!("npu {all}"), "", NO_DEFAULT, false, Some("as it was"), "there was none"),
+        ("container driver device-plugin".into(), "", NO_DEFAULT, false, Some(names), "the next write takes over"),
+        ("npu driver=paused".into(), "driver", NO_DEFAULT, false, None, "a pause keeps it"),
+        ("npu".into(), "driver", NO_DEFAULT, false, Some(""), "somebody removed the label, and it is not wanted"),
+        ("npu".into(), "driver", Policy::Frozen, false, None, "frozen"),
+        ("skip".into(), "driver", NO_DEFAULT, false, None, "skipped"),
+        ("mode=typo".into(), "driver", NO_DEFAULT, false, None, "a typo"),
+        (format!("container {all}"), "", NO_DEFAULT, true, Some(names), "about to be lost"),
+        (format!("container skip {all}"), "", NO_DEFAULT, true, None, "about to be lost, but skipped"),
+    ];
+    for (words, record, policy, is_due, expected, why) in cases {
+        let written = written(&words, record, policy, is_due);
+        assert_eq!(written.as_deref(), expected, "{why}: {words:?} with the record {record:?}");
+    }
 }
 
 #[test]
