@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
 mod components;
+mod contest;
 mod crash;
 mod crd;
 mod demo;
@@ -15,6 +16,7 @@ mod harness;
 mod installation;
 mod labels;
 mod leadership;
+mod ownership;
 mod programs;
 mod quiet;
 mod readiness;

@@ -1,7 +1,6 @@
 //! The loop of a component controller: see, plan, write what differs, report.
 
 mod anchor;
-mod contest;
 mod daemon_set;
 mod diagnosis;
 mod follow;

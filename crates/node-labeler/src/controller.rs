@@ -105,6 +105,9 @@ impl Reconcile for Labeler {
             log_ended();
         }
         self.announce(active.map(|index| configs[index].as_ref()), runtime);
+        if let (Some(why), Some(active)) = (self.index.with(Index::take_contest), active) {
+            tell_contest(&configs[active], why, runtime);
+        }
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let mut next = self.report(&configs, active, runtime).await;
         if self.may_label() {
@@ -144,7 +147,7 @@ impl Labeler {
     /// Starts as many writers as may be at work. Each goes on until there is nothing left to write.
     fn label(&self, runtime: &Runtime) {
         while let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let Some(work) = self.index.with(Index::next_work) else {
+            let Some(work) = self.index.with(|index| index.next_work(Instant::now())) else {
                 return;
             };
             let writer = Writer {
@@ -268,6 +271,14 @@ fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition]) -> Urgency 
     let each: Vec<_> = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new)).collect();
     let most = [Urgency::Edit, Urgency::Transition].into_iter().find(|urgency| each.contains(urgency));
     most.unwrap_or(Urgency::Progress)
+}
+
+/// One event when somebody begins to undo what is written, however many nodes it is about.
+fn tell_contest(config: &ObservedConfig, note: String, runtime: &Runtime) {
+    let reason = Reason::Contested.as_str();
+    warn!(acceleratorConfig = config.name_any(), reason, err = note, "What is written to a node does not last");
+    let regarding = config.object_ref(&());
+    runtime.events.announce(Announcement { regarding, warning: true, reason, action: "Label", note });
 }
 
 /// An event when a config that somebody made, or that counted until now, turns out not to count.

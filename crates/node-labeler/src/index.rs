@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use accelerator_api::NodeCounts;
+use accelerator_api::{NodeCounts, count};
 use accelerator_runtime::{Event, Store};
 use serde_json::Value;
 
+use crate::effect::{Change, Contest, Effects};
 use crate::hold_down::HoldDown;
 use crate::queue::{Outcome, Trouble, WorkQueue};
-use crate::rules::{Decision, NodeState, Policy, decide};
+use crate::rules::{Decision, NodeState, Policy, decide, patch};
 use crate::summary::Assignments;
 use crate::tally::Tally;
 use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel};
@@ -32,6 +33,18 @@ pub struct Index {
     /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
     announcements: Vec<InvalidMode>,
+    contests: Contests,
+}
+
+/// Nodes on which somebody undoes what is written.
+#[derive(Debug, Default)]
+struct Contests {
+    /// Those with a change that waits, and what to say of each.
+    waiting: BTreeMap<Box<str>, String>,
+    /// What is to be told, if it has not been.
+    news: Option<String>,
+    /// Until when another one belongs to what has been told already.
+    told_until: Option<Instant>,
 }
 
 /// A node whose workload label is no mode, to be told to its admin.
@@ -50,13 +63,15 @@ pub struct Work {
     pub node: String,
     /// A merge patch.
     pub patch: Value,
+    /// What it changes.
+    pub changes: Vec<Change>,
 }
 
 /// The answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was carried out: the node as it is now.
-    Done(NodeView),
+    /// These changes were made: the node as it is now.
+    Done(Vec<Change>, NodeView),
     /// Somebody changed the node first, or it is gone. The event that tells is on its way, or was here already.
     Conflict,
     /// Anything else.
@@ -70,6 +85,7 @@ struct Node {
     /// Whether the node is not as was decided.
     differs: bool,
     hold_down: HoldDown,
+    effects: Effects,
     /// The value of an invalid workload label that has been told of.
     announced: Option<Box<str>>,
     /// Its entry in the timers.
@@ -90,6 +106,7 @@ impl Index {
             tally: Tally::default(),
             changed: None,
             announcements: vec![],
+            contests: Contests::default(),
         }
     }
 
@@ -118,6 +135,8 @@ impl Index {
         self.set_policy(Policy::Frozen, now);
         self.queue.clear();
         self.announcements.clear();
+        self.contests = Contests::default();
+        self.nodes.values_mut().for_each(|node| node.effects = Effects::default());
         self.changed = None;
     }
 
@@ -146,12 +165,13 @@ impl Index {
     }
 
     /// The next write to do, if any.
-    pub fn next_work(&mut self) -> Option<Work> {
+    pub fn next_work(&mut self, now: Instant) -> Option<Work> {
         while let Some(name) = self.queue.pop() {
             let (Some(node), Some(view)) = (self.nodes.get(&name), self.store.get(&name)) else { continue };
-            if node.differs {
+            let (changes, _) = node.due(view, now);
+            if !changes.is_empty() {
                 self.queue.begin(&name, view.version);
-                return Some(Work { patch: node.decision.patch(view), node: name.into() });
+                return Some(Work { patch: patch(view, &changes), changes, node: name.into() });
             }
         }
         None
@@ -160,7 +180,10 @@ impl Index {
     /// Takes note of what became of a write. `random` is between 0 and 1.
     pub fn finish(&mut self, name: &str, answer: Answer, random: f64, now: Instant) {
         let outcome = match answer {
-            Answer::Done(mut view) => {
+            Answer::Done(changes, mut view) => {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    node.effects.written(&changes, &view, random, now);
+                }
                 if let Some(known) = self.store.get(name) {
                     view.inherit(known);
                 }
@@ -200,6 +223,7 @@ impl Index {
             pending: self.tally.pending(),
             fresh: self.changed.is_some(),
             trouble: self.queue.trouble(),
+            contested: self.contests.describe(),
             invalid: self.tally.invalid(),
         }
     }
@@ -221,6 +245,11 @@ impl Index {
         self.queue.take_trouble()
     }
 
+    /// What to tell of nodes on which somebody undoes what is written, once when that begins.
+    pub fn take_contest(&mut self) -> Option<String> {
+        self.contests.news.take()
+    }
+
     /// Nodes whose workload label turned out to be no mode, each once.
     pub fn take_announcements(&mut self) -> Vec<InvalidMode> {
         std::mem::take(&mut self.announcements)
@@ -236,6 +265,7 @@ impl Index {
                 self.timers.remove(&(timer, name.into()));
             }
         }
+        self.contests.waiting.remove(name);
         let mut node = before.unwrap_or_default();
         let labelled = node.decision.deploy.map(DeployLabel::is_set);
         let Some(view) = self.store.get(name) else {
@@ -248,17 +278,19 @@ impl Index {
             self.queue.hurry(name);
         }
         node.decision = decided;
-        node.differs = node.decision.differs(view);
+        let (due, contests) = node.due(view, now);
+        node.differs = !due.is_empty() || !contests.is_empty();
         node.hold_down.observe(node.decision.is_npu_missing, now);
         let announcement = announcement(name, view, &mut node);
         self.announcements.extend(announcement);
-        if node.differs {
-            self.queue.offer(name, now);
-        } else {
+        if due.is_empty() {
             self.queue.settle(name);
+        } else {
+            self.queue.offer(name, now);
         }
-        let held = node.hold_down.ends_at(self.hold_down, now);
-        node.timer = held.into_iter().chain(self.queue.retry_at(name)).min();
+        let times = [node.hold_down.ends_at(self.hold_down, now), self.queue.retry_at(name)];
+        node.timer = times.into_iter().flatten().chain(contests.iter().map(|contest| contest.until)).min();
+        self.contests.note(name, view, &contests, now);
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
         }
@@ -272,6 +304,44 @@ impl Index {
         if is_new && before != after {
             self.changed = Some(now);
         }
+    }
+}
+
+impl Node {
+    /// What may be written of the node now, and what has to wait because it did not last.
+    fn due(&self, view: &NodeView, now: Instant) -> (Vec<Change>, Vec<Contest>) {
+        let (mut due, mut contests) = (vec![], vec![]);
+        for change in self.decision.changes(view) {
+            match self.effects.contest(change, now) {
+                Some(contest) => contests.push(contest),
+                None => due.push(change),
+            }
+        }
+        (due, contests)
+    }
+}
+
+impl Contests {
+    fn note(&mut self, name: &str, view: &NodeView, contests: &[Contest], now: Instant) {
+        let Some(first) = contests.first() else { return };
+        let why = first.describe(name, view.other_writer.as_deref());
+        if self.told_until.is_none_or(|until| now >= until) {
+            self.news = Some(why.clone());
+        }
+        let forgotten_at = contests.iter().map(|contest| contest.forgotten_at).max();
+        self.told_until = self.told_until.max(forgotten_at);
+        self.waiting.insert(name.into(), why);
+    }
+
+    /// One of them in full, and how many more there are.
+    fn describe(&self) -> Option<String> {
+        let first = self.waiting.values().next()?;
+        Some(match self.waiting.len() - 1 {
+            0 => first.clone(),
+            more => {
+                format!("{first}; and the same or alike on {}", count(more.try_into().unwrap_or(i64::MAX), "more node"))
+            }
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! into the condition Ready. The rules are pure ([`rules`], [`index`], [`summary`]); [`controller`] acts.
 
 pub mod controller;
+pub mod effect;
 pub mod hold_down;
 pub mod index;
 pub mod queue;

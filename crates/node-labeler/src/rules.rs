@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use accelerator_api::contract::{COMPONENTS, DEPLOY, OWNED_LABELS_ANNOTATION, Workload};
 use accelerator_api::{AcceleratorConfigSpec, Rebellions};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::effect::Change;
 use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel, record};
 
 /// What the active config says about nodes.
@@ -128,58 +129,50 @@ fn state_of_labels(node: &NodeView) -> NodeState {
 }
 
 impl Decision {
-    /// What has to change on the node: each component's deploy label that must be set or removed.
-    fn changes(&self, node: &NodeView) -> impl Iterator<Item = (&'static str, bool)> {
-        let labels = node.deploy.into_iter().zip(self.deploy);
-        let changes =
-            COMPONENTS.into_iter().zip(labels).filter(|(_, (before, after))| before.is_set() != after.is_set());
-        changes.map(|(component, (_, after))| (component.deploy_label, after.is_set()))
-    }
-
-    /// The components whose labels are ours afterwards.
-    fn owned(&self) -> PerComponent<bool> {
-        self.deploy.map(DeployLabel::is_owned)
-    }
-
-    /// Whether our record on the node has to be written although no label has. A record that is merely missing, because a
-    /// release before this one labelled the node, waits for the next label.
-    fn is_record_due(&self, node: &NodeView) -> bool {
-        let is_stale = || self.owned().iter().zip(node.recorded).any(|(owned, recorded)| recorded && !owned);
-        !self.is_hands_off && (node.is_record_due || is_stale())
-    }
-
-    /// Whether the node has to be written.
+    /// What has to change on the node. The record goes along with labels, and alone only when it is wrong: one that is
+    /// merely missing, because a release before this one labelled the node, waits for the next label.
     #[must_use]
-    pub fn differs(&self, node: &NodeView) -> bool {
-        self.changes(node).next().is_some() || self.is_record_due(node)
+    pub fn changes(&self, node: &NodeView) -> Vec<Change> {
+        let labels = node.deploy.into_iter().zip(self.deploy).enumerate();
+        let labels = labels.filter(|(_, (before, after))| before.is_set() != after.is_set());
+        let mut changes: Vec<_> = labels.map(|(index, (_, after))| Change::Label(index, after.is_set())).collect();
+        let owned = self.deploy.map(DeployLabel::is_owned);
+        let is_stale = || owned.iter().zip(node.recorded).any(|(owned, recorded)| recorded && !owned);
+        let is_due = !changes.is_empty() || (!self.is_hands_off && (node.is_record_due || is_stale()));
+        if is_due && owned != node.recorded {
+            changes.push(Change::Record(owned));
+        }
+        changes
     }
+}
 
-    /// The merge patch that brings the node to what was decided. When somebody changed the node meanwhile it is refused,
-    /// not misapplied:
-    /// - A node that has deploy labels may have other writers of them, such as a driver manager that pauses it. The patch
-    ///   is for exactly the version that was looked at.
-    /// - A node without any is new to us, and in its first seconds the kubelet and others write it all the time. The patch
-    ///   is for that node, whatever its version, and not for another of its name.
-    #[must_use]
-    pub fn patch(&self, node: &NodeView) -> Value {
-        let value = |set: bool| if set { DEPLOY.into() } else { Value::Null };
-        let labels: Map<_, _> = self.changes(node).map(|(label, set)| (label.to_owned(), value(set))).collect();
-        let mut metadata = json!({});
-        if !labels.is_empty() {
-            metadata["labels"] = labels.into();
+/// The merge patch that makes these changes. When somebody changed the node meanwhile it is refused, not misapplied:
+/// - A node that has deploy labels may have other writers of them, such as a driver manager that pauses it. The patch is
+///   for exactly the version that was looked at.
+/// - A node without any is new to us, and in its first seconds the kubelet and others write it all the time. The patch is
+///   for that node, whatever its version, and not for another of its name.
+#[must_use]
+pub fn patch(node: &NodeView, changes: &[Change]) -> Value {
+    let mut metadata = json!({});
+    for change in changes {
+        match change {
+            Change::Label(index, set) => {
+                let value = if *set { DEPLOY.into() } else { Value::Null };
+                metadata["labels"][COMPONENTS[*index].deploy_label] = value;
+            }
+            Change::Record(owned) => {
+                let record = record(*owned);
+                let value = if record.is_empty() { Value::Null } else { record.into() };
+                metadata["annotations"] = json!({OWNED_LABELS_ANNOTATION: value});
+            }
         }
-        if self.owned() != node.recorded {
-            let record = record(self.owned());
-            let value = if record.is_empty() { Value::Null } else { record.into() };
-            metadata["annotations"] = json!({OWNED_LABELS_ANNOTATION: value});
-        }
-        if node.version > 0 && node.deploy != PerComponent::default() {
-            metadata["resourceVersion"] = node.version.to_string().into();
-        } else if !node.uid.is_empty() {
-            metadata["uid"] = node.uid.as_ref().into();
-        }
-        json!({"metadata": metadata})
     }
+    if node.version > 0 && node.deploy != PerComponent::default() {
+        metadata["resourceVersion"] = node.version.to_string().into();
+    } else if !node.uid.is_empty() {
+        metadata["uid"] = node.uid.as_ref().into();
+    }
+    json!({"metadata": metadata})
 }
 
 #[cfg(test)]

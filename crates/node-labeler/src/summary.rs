@@ -14,6 +14,8 @@ pub struct Assignments {
     pub pending: i64,
     /// Whether labels changed so short a time ago that a DaemonSet may not have noticed.
     pub fresh: bool,
+    /// Who undoes what is written to a node, if somebody does.
+    pub contested: Option<String>,
     /// Why labels could not be written, if so.
     pub trouble: Option<String>,
     /// A node whose workload label is no mode, if there is one, and how many there are.
@@ -43,6 +45,8 @@ pub fn ready(
         .collect();
     let (reason, mut message) = if enabled.is_empty() {
         (Reason::NoComponentsEnabled, "no component is enabled".to_owned())
+    } else if let Some(why) = &nodes.contested {
+        (Reason::Contested, why.clone())
     } else if nodes.pending > 0 {
         let trouble = nodes.trouble.as_ref().map(|why| format!("; the last failure: {why}")).unwrap_or_default();
         (Reason::NodesChanging, format!("labels of {} still to be written{trouble}", count(nodes.pending, "node")))

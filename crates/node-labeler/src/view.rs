@@ -31,6 +31,8 @@ pub struct NodeView {
     pub recorded: PerComponent<bool>,
     /// Whether a label is ours only because it was when we saw the node before: nothing on the node says so any more.
     pub is_record_due: bool,
+    /// Who else wrote the node when we had last written it or later, by its field manager.
+    pub other_writer: Option<Box<str>>,
 }
 
 /// The admin's label.
@@ -121,6 +123,7 @@ impl NodeView {
             }),
             recorded,
             is_record_due: false,
+            other_writer: other_writer(meta),
         }
     }
 
@@ -161,6 +164,19 @@ fn wrote(meta: &ObjectMeta, label: &str) -> bool {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:labels"]);
         fields.is_some_and(|labels| labels.get(format!("f:{label}")).is_some())
     })
+}
+
+/// Programs of Kubernetes itself that write nodes all the time and have nothing to do with labels that are not theirs.
+const BYSTANDERS: [&str; 2] = ["kubelet", "kube-controller-manager"];
+
+/// Who else wrote the node last, if that was when we last did or later. Whoever only removes fields leaves no trace.
+fn other_writer(meta: &ObjectMeta) -> Option<Box<str>> {
+    let entries = meta.managed_fields.iter().flatten().filter(|entry| entry.subresource.is_none());
+    let writers = entries.filter_map(|entry| Some((entry.time.as_ref()?.0, entry.manager.as_deref()?)));
+    let (ours, others): (Vec<_>, Vec<_>) = writers.partition(|(_, manager)| *manager == NODE_LABELER);
+    let last = ours.into_iter().map(|(time, _)| time).max()?;
+    let others = others.into_iter().filter(|(time, manager)| *time >= last && !BYSTANDERS.contains(manager));
+    others.max().map(|(_, manager)| manager.into())
 }
 
 /// Whether a label key is Node Feature Discovery's sign of a PCI device of our vendor, whatever fields of the device the
@@ -217,6 +233,25 @@ mod tests {
             }]),
             ..ObjectMeta::default()
         })
+    }
+
+    #[test]
+    fn who_wrote_the_node_after_us_is_known_unless_it_is_a_bystander() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+        let entry = |(manager, second, subresource): &(&str, i64, &str)| ManagedFieldsEntry {
+            manager: Some((*manager).into()),
+            time: Some(Time(k8s_openapi::jiff::Timestamp::constant(*second, 0))),
+            subresource: Some((*subresource).to_owned()).filter(|name| !name.is_empty()),
+            ..ManagedFieldsEntry::default()
+        };
+        let writer = |entries: &[(&str, i64, &str)]| {
+            let managed_fields = Some(entries.iter().map(entry).collect());
+            NodeView::of(&ObjectMeta { managed_fields, ..ObjectMeta::default() }).other_writer
+        };
+        let us = ("node-labeler", 5, "");
+        assert_eq!(writer(&[us, ("early", 4, ""), ("kubelet", 9, ""), ("scheduler", 9, "status")]), None);
+        assert_eq!(writer(&[us, ("first", 5, ""), ("last", 6, "")]).as_deref(), Some("last"));
+        assert_eq!(writer(&[("label-syncer", 6, "")]), None, "we have not written it");
     }
 
     #[test]

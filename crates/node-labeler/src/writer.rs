@@ -35,28 +35,27 @@ impl Writer {
     }
 
     /// Writes one node's labels. Returns the next work to do, if there is any.
-    async fn write(&self, Work { node, patch }: Work) -> Option<Work> {
+    async fn write(&self, Work { node, patch, changes }: Work) -> Option<Work> {
         let params = PatchParams { field_manager: Some(NODE_LABELER.into()), ..PatchParams::default() };
         let answer = self.nodes.patch_metadata(&node, &params, &Patch::Merge(&patch)).await;
         self.metrics.applied(answer.is_ok());
         let answer = match answer {
             Ok(written) => {
-                match patch["metadata"].get("labels") {
-                    Some(labels) => info!(node, %labels, "Labelled node"),
-                    None => info!(node, "Recorded which deploy labels of the node are ours"),
-                }
-                Answer::Done(NodeView::of(&written.metadata))
+                let metadata = &patch["metadata"];
+                info!(node, labels = %metadata["labels"], annotations = %metadata["annotations"], "Labelled node");
+                Answer::Done(changes, NodeView::of(&written.metadata))
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Answer::Conflict,
             Err(error) => Answer::Failed(error.to_string()),
         };
         let why = match &answer {
             Answer::Failed(why) => why.clone(),
-            Answer::Done(_) | Answer::Conflict => String::new(),
+            Answer::Done(..) | Answer::Conflict => String::new(),
         };
         let (trouble, next) = self.index.with(|index| {
-            index.finish(&node, answer, random(), Instant::now());
-            (index.take_trouble(), index.next_work())
+            let now = Instant::now();
+            index.finish(&node, answer, random(), now);
+            (index.take_trouble(), index.next_work(now))
         });
         match trouble {
             Some(Trouble::Began) => warn!(node, err = why, "Could not label node; trying again"),

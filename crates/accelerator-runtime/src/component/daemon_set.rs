@@ -11,8 +11,7 @@ use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::contest::Contest;
-use crate::{Backoff, Metrics, random};
+use crate::{Backoff, Metrics, RepairBackoff, random};
 use accelerator_process::chain;
 
 /// What became of a write.
@@ -40,12 +39,12 @@ pub(super) struct DaemonSetWriter {
     failure: Option<Failure>,
     deleted: Option<Deleted>,
     settled: Option<Settled>,
-    contest: Contest,
+    repairs: RepairBackoff,
     contested_until: Option<Instant>,
 }
 
 /// What came of our last apply. If the object differs from what we want exactly as it did right after that, the server
-/// stores it in other words; applying it again would change nothing.
+/// stores it in other words, or an admission policy rewrites it; applying it again at once would change nothing.
 #[derive(PartialEq)]
 struct Settled {
     what: Option<String>,
@@ -61,6 +60,13 @@ struct Failure {
     what: Option<String>,
     retry_at: Instant,
     refused: Option<String>,
+}
+
+/// What somebody else did to what we wrote.
+enum Undone {
+    Deleted,
+    /// Who changed it.
+    Changed(String),
 }
 
 /// An object that we deleted, of which the watch has not told yet.
@@ -87,7 +93,7 @@ impl DaemonSetWriter {
             failure: None,
             deleted: None,
             settled: None,
-            contest: Contest::default(),
+            repairs: RepairBackoff::default(),
             contested_until: None,
         }
     }
@@ -113,28 +119,41 @@ impl DaemonSetWriter {
     /// What there is to say in place of writing this, if it is not to be written now.
     pub(super) fn instead(&mut self, wanted: &DaemonSet, live: Option<&DaemonSet>, difference: &str) -> Option<Change> {
         let what = mark(wanted);
-        if live.is_some_and(|live| {
-            self.settled.as_ref() == Some(&Settled::of(live, what.clone(), Some(difference.into())))
-        }) {
+        let wait = self.repairs.wait(Instant::now().into_std()).map(Instant::from_std);
+        if self.had_no_effect(live, what.clone(), difference) && wait.is_some() {
             self.rest();
+            self.contested_until = wait;
             return Some(Change::Overridden(difference.into()));
         }
         if let Some(change) = self.waiting(what.as_ref()) {
             return Some(change);
         }
-        let culprit = self.culprit(wanted, live);
-        self.contested_until = culprit.and_then(|_| self.contest.wait(Instant::now()));
+        let undone = self.undone(wanted, live);
+        self.contested_until = undone.as_ref().and(wait);
         self.contested_until?;
-        let culprit = culprit.unwrap_or_default();
-        Some(Change::Contested(format!("{culprit} keeps changing {difference} of DaemonSet {}", object(wanted))))
+        let object = object(wanted);
+        Some(Change::Contested(match undone? {
+            Undone::Deleted => {
+                format!("DaemonSet {object} is deleted again each time; it is made again ever less often")
+            }
+            Undone::Changed(who) => format!("{who} keeps changing {difference} of DaemonSet {object}"),
+        }))
     }
 
-    /// Who changed what had been as we want it, so that this would put it right again; `None` if it never was.
-    fn culprit<'a>(&self, wanted: &DaemonSet, live: Option<&'a DaemonSet>) -> Option<&'a str> {
+    /// Whether the object is still exactly what the API server made of our last apply.
+    fn had_no_effect(&self, live: Option<&DaemonSet>, what: Option<String>, difference: &str) -> bool {
+        let settled = live.map(|live| Settled::of(live, what, Some(difference.into())));
+        settled.is_some() && self.settled == settled
+    }
+
+    /// What became of what we wrote, if writing it would put it right again; `None` if it never was as it should be.
+    fn undone(&self, wanted: &DaemonSet, live: Option<&DaemonSet>) -> Option<Undone> {
         let what = mark(wanted);
-        let live = live
-            .filter(|live| mark(live) == what || self.settled.as_ref().is_some_and(|settled| settled.what == what))?;
-        Some(last_other_writer(live, self.component.controller).unwrap_or("somebody"))
+        let was_written = self.settled.as_ref().is_some_and(|settled| settled.what == what);
+        let Some(live) = live else { return was_written.then_some(Undone::Deleted) };
+        (was_written || mark(live) == what).then(|| {
+            Undone::Changed(last_other_writer(live, self.component.controller).unwrap_or("somebody").to_owned())
+        })
     }
 
     /// Creates the object or brings it to this state; returns it as it is now. `difference` tells where `live` is not as
@@ -148,28 +167,37 @@ impl DaemonSetWriter {
         if let Some(change) = self.instead(wanted, live, difference) {
             return (change, None);
         }
-        let (what, culprit) = (mark(wanted), self.culprit(wanted, live));
+        let (what, undone) = (mark(wanted), self.undone(wanted, live));
+        let had_no_effect = self.had_no_effect(live, what.clone(), difference);
         let params = PatchParams::apply(self.component.controller).force();
         match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
             Ok(applied) => {
                 let object = object(wanted);
-                let news = match (live, culprit) {
-                    // An API server that has fallen behind knew nothing of it, and there it was.
-                    (None, _) if applied.status.as_ref().is_some_and(|status| status.observed_generation.is_some()) => {
-                        None
-                    }
-                    (None, _) => Some(("Created", format!("created DaemonSet {object}"))),
-                    (_, None) => Some(("Updated", format!("updated DaemonSet {object}"))),
-                    (_, Some(culprit)) => {
-                        self.contest.repaired(Instant::now());
-                        Some(("Repaired", format!("repaired DaemonSet {object}: {culprit} had changed {difference}")))
+                // An API server that has fallen behind knew nothing of it, and there it was.
+                let was_there = live.is_none()
+                    && applied.status.as_ref().is_some_and(|status| status.observed_generation.is_some());
+                let left = daemon_set_difference(&applied, wanted);
+                if undone.is_some() || left.is_some() {
+                    self.repairs.repaired(Instant::now().into_std(), random());
+                }
+                let news = match (live, undone) {
+                    _ if was_there || had_no_effect => None,
+                    (None, None) => Some(("Created", format!("created DaemonSet {object}"))),
+                    (Some(_), None) => Some(("Updated", format!("updated DaemonSet {object}"))),
+                    (_, Some(undone)) => {
+                        let why = match undone {
+                            Undone::Deleted => "it had been deleted".into(),
+                            Undone::Changed(who) => format!("{who} had changed {difference}"),
+                        };
+                        Some(("Repaired", format!("repaired DaemonSet {object}: {why}")))
                     }
                 };
                 info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
                 self.rest();
-                self.settled = Some(Settled::of(&applied, what, daemon_set_difference(&applied, wanted)));
-                (news.map_or(Change::None, Change::Done), Some(applied))
+                self.settled = Some(Settled::of(&applied, what, left.clone()));
+                let change = news.map(Change::Done).or(left.map(Change::Overridden));
+                (change.unwrap_or(Change::None), Some(applied))
             }
             Err(error) => (self.fail(what, &error, wanted), None),
         }

@@ -16,7 +16,7 @@ fn container(version: u64) -> NodeView {
 /// The node as the API server answers after our patch.
 fn labelled(version: u64, node: &NodeView) -> NodeView {
     let decision = decide(node, MODES, None, HOLD_DOWN);
-    NodeView { version, deploy: decision.deploy, ..node.clone() }
+    NodeView { version, deploy: decision.deploy, recorded: decision.deploy.map(DeployLabel::is_owned), ..node.clone() }
 }
 
 fn index(policy: Policy, nodes: &[(&str, NodeView)], now: Instant) -> Index {
@@ -46,7 +46,7 @@ impl Index {
 
 fn work(index: &mut Index, now: Instant) -> Vec<String> {
     index.advance(now);
-    std::iter::from_fn(|| index.next_work()).map(|work| work.node).collect()
+    std::iter::from_fn(|| index.next_work(now)).map(|work| work.node).collect()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn each_node_is_written_once_and_then_never_again() {
     assert_eq!(work(&mut index, now), ["a", "b"]);
     assert_eq!(work(&mut index, now), Vec::<String>::new(), "in flight");
     for (name, version) in [("a", 3), ("b", 4)] {
-        index.answer(name, Answer::Done(labelled(version, &container(1))), now);
+        index.answer(name, Answer::Done(vec![], labelled(version, &container(1))), now);
         index.apply(name, labelled(version, &container(1)), now);
     }
     assert_eq!(work(&mut index, now), Vec::<String>::new());
@@ -70,7 +70,7 @@ fn an_event_older_than_our_own_write_is_ignored() {
     let now = Instant::now();
     let mut index = index(MODES, &[("a", container(1))], now);
     work(&mut index, now);
-    index.answer("a", Answer::Done(labelled(5, &container(1))), now);
+    index.answer("a", Answer::Done(vec![], labelled(5, &container(1))), now);
     index.apply("a", container(3), now);
     assert_eq!(work(&mut index, now), Vec::<String>::new());
 }
@@ -142,7 +142,7 @@ fn lost_discovery_is_acted_on_when_its_time_has_come() {
     let mut index = index(DEFAULT, &[("a", npu.clone())], now);
     assert_eq!(work(&mut index, now), ["a"]);
     let assigned = NodeView { deploy: decide(&npu, DEFAULT, None, HOLD_DOWN).deploy, ..npu };
-    index.answer("a", Answer::Done(NodeView { version: 2, ..assigned.clone() }), now);
+    index.answer("a", Answer::Done(vec![], NodeView { version: 2, ..assigned.clone() }), now);
     let lost = NodeView { has_npu: false, ..assigned.clone() };
 
     index.apply("a", NodeView { version: 3, ..lost.clone() }, now);
@@ -177,7 +177,7 @@ fn a_withdrawal_that_fails_or_meets_a_heartbeat_does_not_start_the_hold_down_ane
         }
     }
     assert_eq!(work(&mut index, over), ["a"]);
-    index.answer("a", Answer::Done(NodeView { deploy: PerComponent::default(), ..lost(5) }), over);
+    index.answer("a", Answer::Done(vec![], NodeView { deploy: PerComponent::default(), ..lost(5) }), over);
     assert_eq!((index.pending(), index.take_trouble()), (0, Some(Trouble::Ended)));
 }
 
@@ -227,7 +227,7 @@ fn pods_follow_a_write_however_long_it_took() {
     let mut index = index(MODES, &[("a", container(1))], begun);
     work(&mut index, begun);
     let written = begun + FRESH * 2;
-    index.answer("a", Answer::Done(labelled(2, &container(1))), written);
+    index.answer("a", Answer::Done(vec![], labelled(2, &container(1))), written);
     index.advance(written);
     assert!(index.assignments().fresh);
     index.advance(written + FRESH);
@@ -247,4 +247,63 @@ fn who_leads_no_longer_writes_and_tells_nothing_and_grows_no_queue() {
     index.set_policy(MODES, now);
     assert_eq!(work(&mut index, now), ["a", "c"]);
     assert_eq!(index.take_announcements().len(), 1);
+}
+
+/// Somebody removes one label of one node whenever it is set.
+#[test]
+fn a_fight_about_one_label_is_told_once_holds_up_nobody_and_ends_by_itself() {
+    let mut now = Instant::now();
+    let mut index = index(MODES, &[("a", container(1))], now);
+    let lacking = |version| {
+        let mut node = labelled(version, &container(1));
+        node.deploy[0] = DeployLabel::Absent;
+        NodeView { other_writer: Some("label-syncer".into()), ..node }
+    };
+    let mut version = 1;
+    for _ in 0..2 {
+        index.advance(now);
+        let work = index.next_work(now).expect("the first repair is made at once");
+        version += 2;
+        index.answer("a", Answer::Done(work.changes, labelled(version - 1, &container(1))), now);
+        index.apply("a", lacking(version), now);
+    }
+    assert_eq!(work(&mut index, now), Vec::<String>::new());
+    let told = index.take_contest().expect("it is told");
+    assert!(told.contains("node a") && told.contains("label-syncer") && told.contains("deploy.driver"), "{told}");
+    assert_eq!(index.assignments().contested, Some(told));
+    assert_eq!((index.pending(), index.failing()), (1, 0));
+
+    index.apply("b", container(version + 1), now);
+    assert_eq!(work(&mut index, now), ["b"], "other nodes go on");
+    let mode = NodeView { workload: WorkloadLabel::Mode(Workload::VmPassthrough), ..lacking(version + 2) };
+    index.apply("a", mode, now);
+    assert_eq!(work(&mut index, now), ["a"], "other labels as well");
+    index.answer("a", Answer::Conflict, now);
+    index.apply("a", lacking(version + 3), now);
+
+    now = index.due_at().expect("it is tried again").max(now + Duration::from_secs(5));
+    index.advance(now);
+    let work = index.next_work(now).expect("a repair");
+    assert_eq!(work.changes, [Change::Label(0, true)]);
+    index.answer("a", Answer::Done(work.changes, labelled(version + 4, &container(1))), now);
+    assert_eq!((index.assignments().contested, index.take_contest()), (None, None));
+    assert_eq!(index.nodes["a"].timer, None);
+}
+
+#[test]
+fn many_fights_at_once_are_one_event_and_one_message() {
+    let now = Instant::now();
+    let mut index = index(MODES, &[("a", container(1)), ("b", container(1)), ("c", container(1))], now);
+    // An admission policy takes all labels out.
+    for version in [2, 3] {
+        index.advance(now);
+        while let Some(work) = index.next_work(now) {
+            index.answer(&work.node, Answer::Done(work.changes, container(version)), now);
+        }
+    }
+    let told = index.take_contest().expect("it is told");
+    assert!(told.starts_with("node a") && told.contains("admission policy"), "{told}");
+    assert_eq!(index.take_contest(), None);
+    let contested = index.assignments().contested.expect("it is said");
+    assert!(contested.ends_with("; and the same or alike on 2 more nodes"), "{contested}");
 }
