@@ -25,6 +25,15 @@ fn writes_to(mark: &Mark, node: &str) -> anyhow::Result<usize> {
     Ok(mark.our_writes()?.into_iter().filter(|write| write.resource == "nodes" && write.name == node).count())
 }
 
+/// The condition says so.
+async fn expect_told(cluster: &Cluster, words: &[&str]) {
+    eventually(&format!("Ready to be Contested and to say {words:?}"), async || {
+        let told = cluster.condition("default", "Ready").await;
+        Wait::until(told, |told| told.starts_with("False/Contested") && words.iter().all(|words| told.contains(words)))
+    })
+    .await;
+}
+
 /// Exactly one event tells of it.
 async fn told_once(cluster: &Cluster) {
     let events = cluster.events("default").await;
@@ -42,10 +51,7 @@ async fn a_syncer_that_removes_a_label_is_named_and_not_fought() -> anyhow::Resu
     let syncer = tokio::spawn(sync(api, Arc::clone(&stop)));
     cluster.configure("default", Access::enable_all()).await?;
 
-    let told = cluster.expect_condition("default", "Ready", "False/Contested").await;
-    for words in ["node s-0", LABEL, "label-syncer"] {
-        assert!(told.contains(words), "{words}: {told}");
-    }
+    expect_told(&cluster, &["node s-0", LABEL, "label-syncer"]).await;
     let event = cluster.expect_event("default", "Contested").await;
     assert!(event.contains("node s-0") && event.contains(LABEL) && event.contains("label-syncer"), "{event}");
     cluster.npu_nodes("other", 5, "container").await?;
@@ -109,10 +115,7 @@ async fn a_policy_that_drops_a_label_is_told_and_not_fought() -> anyhow::Result<
     let mark = cluster.mark()?;
     let labeler = cluster.start(LABELER).await;
     cluster.configure("default", Access::enable_all()).await?;
-    let told = cluster.expect_condition("default", "Ready", "False/Contested").await;
-    for words in ["node p-0", LABEL, "answers without it, as an admission policy may", "1 more node"] {
-        assert!(told.contains(words), "{words}: {told}");
-    }
+    expect_told(&cluster, &["node p-0", LABEL, "answers without it, as an admission policy may", "1 more node"]).await;
     cluster.expect_event("default", "Contested").await;
     let but_one: Vec<_> = CONTAINER.iter().copied().filter(|name| *name != "device-plugin").collect();
     cluster.expect_deployed("p-0", &but_one).await;

@@ -23,8 +23,8 @@ mod readiness;
 mod reasons;
 mod rights;
 mod schema;
-mod taken;
 mod store;
+mod taken;
 mod transitions;
 
 /// The components of a node in mode `container`.

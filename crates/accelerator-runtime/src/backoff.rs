@@ -36,6 +36,12 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// How many tries in a row have failed.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Whether the last try failed.
     #[must_use]
     pub fn is_failing(&self) -> bool {

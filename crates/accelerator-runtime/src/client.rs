@@ -14,19 +14,19 @@ use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service};
 
 use crate::leadership::{Fence, FenceLayer};
-use crate::pace::PaceLayer;
+use crate::watch_rate_limit::WatchRateLimitLayer;
 use crate::{Metrics, Options};
 
 /// The longest that any answer may take to begin. kube has no deadline of its own: a request that the API server never
-/// answers would never return. [`SILENCE`] bounds what comes after.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// answers would never return. [`READ_TIMEOUT`] bounds what comes after.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection that is waited on may be silent: an answer of which the rest never comes is given up. Longer than
 /// a watch lasts, which may have nothing to tell for all that time.
-const SILENCE: Duration = Duration::from_secs(200);
+const READ_TIMEOUT: Duration = Duration::from_secs(200);
 
 /// How long the API server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects by `KUBECONFIG` or `~/.kube/config` outside a cluster, by the pod's service account inside one. Nothing is
 /// sent yet: an API server that is down is waited for, not an error.
@@ -39,8 +39,8 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fe
             config.with_context(|| format!("could not use context {context:?}; see kubectl config get-contexts"))?
         }
     };
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENCE);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     // A connection that was idle before is not to blame for that.
     config.reset_reader_on_write = true;
     // Its retries hide a server that answers 429 for minutes. Every loop here retries by itself and says so.
@@ -48,8 +48,8 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fe
     config.headers.push((http::header::USER_AGENT, agent.parse()?));
     let builder = ClientBuilder::try_from(config).context("could not set up the client")?;
     // Outermost last: what the deadline cut off is counted too, what the fence held back was never a request.
-    let builder = builder.with_layer(&TimeoutLayer::new(DEADLINE)).with_layer(&CountLayer(metrics));
-    Ok(builder.with_layer(&FenceLayer(fence)).with_layer(&PaceLayer::default()).build())
+    let builder = builder.with_layer(&TimeoutLayer::new(RESPONSE_TIMEOUT)).with_layer(&CountLayer(metrics));
+    Ok(builder.with_layer(&FenceLayer(fence)).with_layer(&WatchRateLimitLayer::default()).build())
 }
 
 /// Counts every request by verb and HTTP code; 0 when there was no answer.

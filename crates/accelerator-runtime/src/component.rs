@@ -1,9 +1,9 @@
 //! The loop of a component controller: see, plan, write what differs, report.
 
-mod anchor;
 mod daemon_set;
 mod diagnosis;
 mod follow;
+mod install_owner;
 mod pod_watch;
 mod transitions;
 
@@ -22,9 +22,9 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::anchor::Anchor;
 use self::daemon_set::{Change, DaemonSetWriter};
 use self::diagnosis::Diagnosis;
+use self::install_owner::InstallOwner;
 use self::transitions::{Seen, Transitions};
 use crate::{
     AbsenceCheck, Announcement, Options, Program, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
@@ -54,7 +54,7 @@ struct Controller {
     namespace: String,
     configs: Shared<Store<Arc<ObservedConfig>>>,
     absence: AbsenceCheck,
-    anchor: Anchor,
+    install_owner: InstallOwner,
     daemon_sets: Shared<Store<Arc<DaemonSet>>>,
     daemon_set: DaemonSetWriter,
     status: StatusWriter,
@@ -67,7 +67,7 @@ impl Reconcile for Controller {
     async fn reconcile(&mut self, runtime: &Runtime) -> Option<Instant> {
         let configs = self.configs.with(|store| store.snapshot())?;
         self.daemon_sets.with(|store| store.snapshot())?;
-        if !self.anchor.ensure().await {
+        if !self.install_owner.ensure().await {
             return Some(Instant::now() + UNANSWERED);
         }
         let started = Instant::now();
@@ -80,8 +80,13 @@ impl Reconcile for Controller {
         }
         let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
         runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
-        let due =
-            [next, self.daemon_set.retry_at(), self.diagnosis.due_at(), self.absence.due_at(), self.anchor.due_at()];
+        let due = [
+            next,
+            self.daemon_set.retry_at(),
+            self.diagnosis.due_at(),
+            self.absence.due_at(),
+            self.install_owner.due_at(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -103,7 +108,7 @@ impl Controller {
         Self {
             configs: runtime.store(Api::all(client.clone()), ListParams::default()),
             absence: AbsenceCheck::new(client.clone()),
-            anchor: Anchor::new(client.clone(), component),
+            install_owner: InstallOwner::new(client.clone(), component),
             daemon_sets: runtime.store(api.clone(), own),
             daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
             diagnosis: Diagnosis::new(client.clone(), &namespace, component, Arc::clone(&runtime.changed)),
@@ -126,19 +131,19 @@ impl Controller {
     async fn plan(&mut self, configs: &[&ObservedConfig]) -> Plan {
         let live = self.live();
         let vacant = self.absence.look(configs.is_empty()).await;
-        let plan = |anchor: &Anchor| {
-            let owner = anchor.owner(live.as_deref());
+        let plan = |install_owner: &InstallOwner| {
+            let owner = install_owner.owner(live.as_deref());
             let context = PlanContext { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
             plan(&self.template, context, configs, live.as_deref())
         };
-        let first = plan(&self.anchor);
+        let first = plan(&self.install_owner);
         let writes = match &first.write {
             Write::Apply { wanted, difference } => {
                 self.daemon_set.instead(wanted, live.as_deref(), difference).is_none()
             }
             _ => false,
         };
-        if writes && self.anchor.refresh().await { plan(&self.anchor) } else { first }
+        if writes && self.install_owner.refresh().await { plan(&self.install_owner) } else { first }
     }
 
     /// Writes what the plan says. `None` when there is nothing to report: nobody asks, or the API server did not answer,

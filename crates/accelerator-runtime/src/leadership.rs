@@ -9,4 +9,4 @@ mod lease;
 
 pub(crate) use election::{JITTER, Timing};
 pub(crate) use fence::{Fence, FenceLayer};
-pub(crate) use lease::Candidate;
+pub(crate) use lease::LeaderElector;

@@ -11,13 +11,13 @@ mod health;
 mod leadership;
 mod metrics;
 mod options;
-mod pace;
 mod program;
 mod repair;
 mod resync;
 mod status;
 mod store;
 mod watch;
+mod watch_rate_limit;
 
 pub use absence::AbsenceCheck;
 pub use accelerator_process::clock::now;

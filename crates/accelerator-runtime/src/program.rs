@@ -13,18 +13,18 @@ use kube::{Api, Client, Resource};
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::health::Health;
-use crate::leadership::{Candidate, Fence};
+use crate::leadership::{Fence, LeaderElector, Timing};
 use crate::resync::Resync;
 use crate::watch::{Holder, Watch};
 use crate::{Events, Metrics, Options, Shared, Store, client};
 
 /// How long a write in flight may take to finish once the process is told to stop.
-const FAREWELL: Duration = Duration::from_secs(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who this process is.
 #[derive(Clone, Copy, Debug)]
@@ -82,71 +82,45 @@ impl Program {
         outcome
     }
 
+    /// Starts everything that runs side by side, and ends all of it in order.
     async fn supervise<F>(self, options: &Options, controller: impl FnOnce(Runtime) -> F) -> anyhow::Result<()>
     where
         F: Future<Output = anyhow::Result<()>>,
     {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry, self.name, self.version);
-        let agent = format!("{}/{}", self.name, self.version);
-        let timing = options.timing()?;
-        let resync_interval = options.resync_interval()?;
+        let (timing, resync_interval) = (options.timing()?, options.resync_interval()?);
         let fence = if options.leader_elect { Fence::closed() } else { Fence::open() };
         metrics.leading(!options.leader_elect, false);
+        let agent = format!("{}/{}", self.name, self.version);
         let client = client::connect(options, &agent, metrics.clone(), fence.clone()).await?;
         let (events, publisher) = Events::new(client.clone(), self.name, metrics.clone());
-        let health = Health::default();
-        let listener = admin::bind(options.admin_address).await?;
-        let address = listener.local_addr()?;
-        let stop = CancellationToken::new();
         let mut parts = JoinSet::new();
         parts.spawn(publisher);
-        let (asked, registry) = (health.clone(), Arc::new(registry));
-        let server = tokio::spawn(admin::serve(listener, move |path: &str| answer(path, &asked, &registry)));
-        let mut signals = Signals::listen()?;
-        info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
-
-        let changed = Arc::new(Notify::new());
-        let released = CancellationToken::new();
-        let candidate = options.leader_elect.then(|| Candidate {
-            api: Api::namespaced(client.clone(), &options.namespace()),
-            name: self.name,
-            identity: Options::identity(),
-            timing,
-            fence: fence.clone(),
-            changed: Arc::clone(&changed),
-            metrics: metrics.clone(),
-            health: health.part("lease"),
-        });
-        let candidate = candidate.map(|candidate| tokio::spawn(candidate.run(released.clone())));
+        let health = Health::default();
+        let server = self.serve_admin(options, health.clone(), registry).await?;
+        let signals = Signals::listen()?;
         let runtime = Runtime {
             program: self,
             client,
             metrics,
             events,
-            changed,
-            stop: stop.clone(),
+            changed: Arc::default(),
+            stop: CancellationToken::new(),
             fence,
             health,
             resync_interval,
             parts,
         };
-        let controller = controller(runtime);
-        let mut controller = std::pin::pin!(controller);
-        let outcome = tokio::select! {
-            outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
-            ended = server => Err(anyhow!("the admin server ended: {ended:?}")),
-            name = signals.next() => {
-                info!(signal = name, "Stopping");
-                stop.cancel();
-                // Ends early when nothing is in flight; a write that takes longer is dropped.
-                tokio::time::timeout(FAREWELL, &mut controller).await.unwrap_or(Ok(()))
-            }
-        };
+        let stop = runtime.stop.clone();
+        let elector = options.leader_elect.then(|| runtime.elector(options, timing));
+        let released = CancellationToken::new();
+        let elector = elector.map(|elector| tokio::spawn(elector.run(released.clone())));
+        let outcome = until_stopped(controller(runtime), server, signals, &stop).await;
         // Only now: whoever leads next must not meet a write of ours.
         released.cancel();
-        if let Some(candidate) = candidate {
-            candidate.await?;
+        if let Some(elector) = elector {
+            elector.await?;
         }
         match &outcome {
             Ok(()) => info!("Stopped"),
@@ -154,9 +128,54 @@ impl Program {
         }
         outcome
     }
+
+    async fn serve_admin(
+        self,
+        options: &Options,
+        health: Health,
+        registry: Registry,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+        let listener = admin::bind(options.admin_address).await?;
+        let (address, registry) = (listener.local_addr()?, Arc::new(registry));
+        info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
+        Ok(tokio::spawn(admin::serve(listener, move |path: &str| answer(path, &health, &registry))))
+    }
+}
+
+/// Runs the controller until a signal tells the process to stop, or until something ends by itself.
+async fn until_stopped(
+    controller: impl Future<Output = anyhow::Result<()>>,
+    server: JoinHandle<anyhow::Result<()>>,
+    mut signals: Signals,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut controller = std::pin::pin!(controller);
+    tokio::select! {
+        outcome = &mut controller => outcome.and_then(|()| Err(anyhow!("the controller ended by itself"))),
+        ended = server => Err(anyhow!("the admin server ended: {ended:?}")),
+        name = signals.next() => {
+            info!(signal = name, "Stopping");
+            stop.cancel();
+            // Ends early when nothing is in flight; a write that takes longer is dropped.
+            tokio::time::timeout(STOP_TIMEOUT, controller).await.unwrap_or(Ok(()))
+        }
+    }
 }
 
 impl Runtime {
+    fn elector(&self, options: &Options, timing: Timing) -> LeaderElector {
+        LeaderElector {
+            api: Api::namespaced(self.client.clone(), &options.namespace()),
+            name: self.program.name,
+            identity: Options::identity(),
+            timing,
+            fence: self.fence.clone(),
+            changed: Arc::clone(&self.changed),
+            metrics: self.metrics.clone(),
+            health: self.health.part("lease"),
+        }
+    }
+
     /// Keeps a copy of what a list and watch of these objects see.
     pub fn store<K>(&mut self, api: Api<K>, selector: ListParams) -> Shared<Store<Arc<K>>>
     where
@@ -204,9 +223,9 @@ impl Runtime {
     /// under way then may finish. A replica that does not lead only watches, so that it can take over at once.
     pub async fn run(mut self, mut controller: impl Reconcile) -> anyhow::Result<()> {
         /// Nothing depends on it; it bounds how long a lost wake-up, which there should be none of, could matter.
-        const AT_LEAST: Duration = Duration::from_mins(5);
+        const LONGEST_WAIT: Duration = Duration::from_mins(5);
         /// What changes within this time after a look is looked at together: a thousand events are not a thousand looks.
-        const TOGETHER: Duration = Duration::from_millis(20);
+        const DEBOUNCE: Duration = Duration::from_millis(20);
         let health = self.health.part("loop");
         let mut parts = std::mem::take(&mut self.parts);
         let mut has_led = false;
@@ -218,12 +237,12 @@ impl Runtime {
             }
             has_led = leads;
             let next = if leads { controller.reconcile(&self).await } else { None };
-            tokio::time::sleep(TOGETHER).await;
-            let at_least = tokio::time::Instant::now() + AT_LEAST;
+            tokio::time::sleep(DEBOUNCE).await;
+            let longest = tokio::time::Instant::now() + LONGEST_WAIT;
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = self.changed.notified() => {}
-                () = tokio::time::sleep_until(next.map_or(at_least, |next| next.min(at_least))) => {}
+                () = tokio::time::sleep_until(next.map_or(longest, |next| next.min(longest))) => {}
                 Some(ended) = parts.join_next() => return ended.context("a part of the controller panicked"),
             }
         }

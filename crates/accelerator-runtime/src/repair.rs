@@ -41,6 +41,12 @@ impl RepairBackoff {
         self.next = Some(now + self.pauses.fail(random));
     }
 
+    /// How many repairs in a row there have been.
+    #[must_use]
+    pub fn repairs(&self) -> u32 {
+        self.pauses.failures()
+    }
+
     /// When the repairs so far no longer count, unless another is needed until then.
     #[must_use]
     pub fn forgotten_at(&self) -> Option<Instant> {

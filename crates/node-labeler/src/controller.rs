@@ -1,29 +1,21 @@
-//! Acts on what the rules decide: one PATCH per node per decision, many at once, and the summary in the status.
+//! The labeler's loop: looks at configs and nodes, has labels written and the status brought up to date.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{COMPONENTS, NODE_LABELER, WORKLOAD_CONFIG_LABEL};
-use accelerator_api::{
-    AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active, active_first, condition_types,
-};
-use accelerator_operand::condition;
-use accelerator_runtime::{
-    AbsenceCheck, Announcement, Event, Holder, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
-    now as wall_clock,
-};
+use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
+use accelerator_api::{ObservedConfig, Reason, active};
+use accelerator_runtime::{AbsenceCheck, Announcement, Event, Holder, Reconcile, Runtime, Shared, StatusWriter, Store};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::index::{Index, InvalidMode};
 use crate::queue::Trouble;
 use crate::rules::Policy;
-use crate::summary::ready;
+use crate::status::Reporter;
 use crate::view::NodeView;
 use crate::writer::{Writer, log_ended};
 
@@ -41,12 +33,17 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
     let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
     runtime.watch(nodes, ListParams::default(), index.clone());
     let configs = runtime.store(Api::all(runtime.client.clone()), ListParams::default());
+    let reporter = Reporter {
+        index: index.clone(),
+        configs: configs.clone(),
+        writer: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
+    };
     let labeler = Labeler {
         index,
         configs,
         nodes: Api::all(runtime.client.clone()),
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
-        status: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
+        reporter,
         started: false,
         holding: None,
         absence: AbsenceCheck::new(runtime.client.clone()),
@@ -59,7 +56,7 @@ struct Labeler {
     configs: Shared<Store<Arc<ObservedConfig>>>,
     nodes: Api<Node>,
     permits: Arc<Semaphore>,
-    status: StatusWriter,
+    reporter: Reporter,
     /// Whether a first look at the whole cluster has been taken.
     started: bool,
     /// Since when labels have waited for Ready to be taken back.
@@ -109,7 +106,7 @@ impl Reconcile for Labeler {
             tell_contest(&configs[active], why, runtime);
         }
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
-        let mut next = self.report(&configs, active, runtime).await;
+        let mut next = self.reporter.report(&configs, active, runtime).await;
         if self.may_label() {
             self.label(runtime);
         } else {
@@ -136,7 +133,7 @@ impl Labeler {
         let configs = self.configs.with(|store| store.snapshot()).unwrap_or_default();
         let active = active(configs.iter().map(|config| &config.metadata)).map(|active| &configs[active]);
         let outstanding = self.index.with(|index| index.pending()) > 0
-            && active.is_some_and(|config| urgency(&config.status, &self.standing(config).1) == Urgency::Retract);
+            && active.is_some_and(|config| self.reporter.has_to_retract(config));
         if !outstanding {
             self.holding = None;
             return true;
@@ -191,86 +188,6 @@ impl Labeler {
             });
         }
     }
-
-    /// Brings the conditions Accepted and Ready of every config up to date. Returns when to come back.
-    async fn report(
-        &mut self,
-        configs: &[Arc<ObservedConfig>],
-        active: Option<usize>,
-        runtime: &Runtime,
-    ) -> Option<tokio::time::Instant> {
-        for index in active_first(configs.len(), active) {
-            let config = &configs[index];
-            let counts = active == Some(index);
-            let (nodes, conditions) = match active.map(|active| &configs[active]) {
-                Some(_) if counts => self.standing(config),
-                Some(active) if config.metadata.deletion_timestamp.is_none() => {
-                    (None, superseded(config, &active.name_any()))
-                }
-                _ => continue,
-            };
-            let status = &config.status;
-            let is_stalled = |condition: &&Condition| condition.type_ == condition_types::STALLED;
-            let written = status.nodes == nodes
-                && status.observed_generation == config.metadata.generation
-                && conditions.iter().all(|condition| status.condition(&condition.type_) == Some(condition))
-                && status.conditions.iter().any(|one| is_stalled(&one))
-                    == conditions.iter().any(|one| is_stalled(&one));
-            if written {
-                continue;
-            }
-            let urgency = urgency(status, &conditions);
-            if self.status.ready_at(urgency) <= tokio::time::Instant::now() {
-                let status = AcceleratorConfigStatus {
-                    observed_generation: config.metadata.generation,
-                    nodes,
-                    conditions,
-                    components: vec![],
-                };
-                match self.status.write(config, &json!(status)).await {
-                    StatusWrite::Applied(written) => {
-                        tell_superseded(config, &written, runtime);
-                        self.configs.with(|store| store.answered(&config.name_any(), Arc::new(*written)));
-                    }
-                    StatusWrite::NotFound | StatusWrite::Deferred => {}
-                }
-            }
-            if self.status.ready_at(urgency) > tokio::time::Instant::now() {
-                return Some(self.status.ready_at(urgency));
-            }
-        }
-        self.status.up_to_date();
-        None
-    }
-
-    /// What to say of the config that counts.
-    fn standing(&self, config: &ObservedConfig) -> (Option<NodeCounts>, Vec<Condition>) {
-        let generation = config.metadata.generation;
-        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments()));
-        let (accepted, readiness) = match &config.spec {
-            Err(why) => {
-                let message = format!("this version cannot read the spec, everything stays as it is: {why}");
-                ((Reason::Unreadable, message.clone()), (Reason::Unreadable, message))
-            }
-            Ok(spec) => {
-                let message = "this is the AcceleratorConfig that counts".to_owned();
-                let section = spec.providers.rebellions.as_ref();
-                ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
-            }
-        };
-        (Some(counts), conditions(config, &accepted, &readiness))
-    }
-}
-
-/// How soon these conditions have to be told.
-fn urgency(told: &AcceleratorConfigStatus, conditions: &[Condition]) -> Urgency {
-    let is_ready = |condition: &Condition| condition.type_ == condition_types::READY && condition.status == "True";
-    if told.conditions.iter().any(is_ready) && !conditions.iter().any(is_ready) {
-        return Urgency::Retract;
-    }
-    let each: Vec<_> = conditions.iter().map(|new| Urgency::of(told.condition(&new.type_), new)).collect();
-    let most = [Urgency::Edit, Urgency::Transition].into_iter().find(|urgency| each.contains(urgency));
-    most.unwrap_or(Urgency::Progress)
 }
 
 /// One event when somebody begins to undo what is written, however many nodes it is about.
@@ -279,120 +196,4 @@ fn tell_contest(config: &ObservedConfig, note: String, runtime: &Runtime) {
     warn!(acceleratorConfig = config.name_any(), reason, err = note, "What is written to a node does not last");
     let regarding = config.object_ref(&());
     runtime.events.announce(Announcement { regarding, warning: true, reason, action: "Label", note });
-}
-
-/// An event when a config that somebody made, or that counted until now, turns out not to count.
-fn tell_superseded(before: &ObservedConfig, now: &ObservedConfig, runtime: &Runtime) {
-    let reason = Reason::Superseded.as_str();
-    let accepted = |config: &ObservedConfig| {
-        let condition = config.status.condition(condition_types::ACCEPTED).filter(|one| one.reason == reason);
-        condition.map(|condition| condition.message.clone())
-    };
-    if let (None, Some(note)) = (accepted(before), accepted(now)) {
-        runtime.events.announce(Announcement {
-            regarding: now.object_ref(&()),
-            warning: true,
-            reason,
-            action: "Accept",
-            note,
-        });
-    }
-}
-
-/// What to say of a config that an older one keeps from counting.
-fn superseded(config: &ObservedConfig, by: &str) -> Vec<Condition> {
-    let message = format!("the older AcceleratorConfig {by} counts; this one takes over when that one is deleted");
-    let verdict = (Reason::Superseded, message);
-    conditions(config, &verdict, &verdict)
-}
-
-fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Reason, String)) -> Vec<Condition> {
-    let stalled = stalled(config, accepted);
-    let told = [(condition_types::ACCEPTED, accepted), (condition_types::READY, ready)];
-    let told = told.into_iter().chain(stalled.iter().map(|stalled| (condition_types::STALLED, stalled)));
-    let each = told.map(|(kind, (reason, message))| {
-        let previous = config.status.condition(kind);
-        let one = condition(previous, kind, *reason, message, config.metadata.generation, wall_clock());
-        // Unlike the others it is true when something is wrong.
-        let status = if kind == condition_types::STALLED { "True".into() } else { one.status.clone() };
-        let since = previous.filter(|previous| previous.status == status);
-        let since = since.map_or_else(|| one.last_transition_time.clone(), |one| one.last_transition_time.clone());
-        Condition { status, last_transition_time: since, ..one }
-    });
-    each.collect()
-}
-
-/// What nothing goes on without, if there is something: of the AcceleratorConfig itself, or of one of its components.
-fn stalled(config: &ObservedConfig, accepted: &(Reason, String)) -> Option<(Reason, String)> {
-    let stalls = |reason: &str| Reason::ALL.iter().copied().find(|one| one.as_str() == reason && one.is_stalled());
-    let of_component = || {
-        COMPONENTS.iter().find_map(|component| {
-            let condition = config.status.condition(component.condition_type)?;
-            // What was wrong with the spec before says nothing of this one.
-            let is_current = condition.observed_generation == config.metadata.generation;
-            Some((
-                stalls(&condition.reason).filter(|_| is_current)?,
-                format!("{}: {}", component.name, condition.message),
-            ))
-        })
-    };
-    if accepted.0.is_stalled() { Some(accepted.clone()) } else { of_component() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What kstatus computes for a custom resource, by its documentation: another generation is in progress, then the
-    /// conditions Reconciling, Stalled and Ready are asked in this order.
-    /// Source: sigs.k8s.io/cli-utils/pkg/kstatus, README and `checkGenericProperties`.
-    fn kstatus(generation: i64, status: &serde_json::Value) -> &'static str {
-        let is = |kind: &str, value: &str| {
-            let conditions = status["conditions"].as_array().into_iter().flatten();
-            conditions.clone().any(|one| one["type"] == kind && one["status"] == value)
-        };
-        let observed = status["observedGeneration"].as_i64();
-        if observed.is_some_and(|observed| observed != generation) || is("Reconciling", "True") {
-            "InProgress"
-        } else if is("Stalled", "True") {
-            "Failed"
-        } else if is("Ready", "False") || is("Ready", "Unknown") {
-            "InProgress"
-        } else {
-            "Current"
-        }
-    }
-
-    fn config(status: &serde_json::Value) -> ObservedConfig {
-        serde_json::from_value(json!({"metadata": {"name": "x", "generation": 4}, "spec": {}, "status": status}))
-            .expect("a config")
-    }
-
-    fn told(config: &ObservedConfig, accepted: Reason, ready: Reason) -> serde_json::Value {
-        let conditions = conditions(config, &(accepted, "words".into()), &(ready, "words".into()));
-        let observed_generation = config.metadata.generation;
-        json!(AcceleratorConfigStatus { observed_generation, conditions, ..AcceleratorConfigStatus::default() })
-    }
-
-    #[test]
-    fn tools_that_follow_kstatus_see_what_is_so() {
-        // As the API server fills in the CRD's default.
-        let unseen = json!({"observedGeneration": -1});
-        assert_eq!(kstatus(4, &unseen), "InProgress");
-        let empty = config(&unseen);
-        let ready = told(&empty, Reason::Active, Reason::AllComponentsReady);
-        assert_eq!(kstatus(4, &ready), "Current");
-        assert_eq!(kstatus(5, &ready), "InProgress", "edited, and nobody has looked");
-        assert_eq!(kstatus(4, &told(&empty, Reason::Active, Reason::ComponentsNotReady)), "InProgress");
-        assert_eq!(kstatus(4, &told(&empty, Reason::Superseded, Reason::Superseded)), "Failed");
-        assert_eq!(kstatus(4, &told(&empty, Reason::Unreadable, Reason::Unreadable)), "Failed");
-        for (generation, expected) in [(4, "Failed"), (3, "InProgress")] {
-            let component = COMPONENTS[0].condition_type;
-            let now = accelerator_runtime::now();
-            let contested = condition(None, component, Reason::Contested, "words", Some(generation), now);
-            let contested = config(&json!({"conditions": [contested]}));
-            let status = told(&contested, Reason::Active, Reason::ComponentsNotReady);
-            assert_eq!(kstatus(4, &status), expected, "contested in generation {generation}");
-        }
-    }
 }

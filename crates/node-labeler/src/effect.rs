@@ -62,6 +62,8 @@ pub struct Contest {
     pub change: Change,
     /// Whether the API server's answer had it, so that somebody took it back afterwards.
     pub had_effect: bool,
+    /// How many repairs in a row there have been.
+    pub repairs: u32,
     /// When it is made again.
     pub until: Instant,
     /// When it no longer counts, if it lasts then.
@@ -78,7 +80,7 @@ impl Effects {
         let repair = self.repairs.iter().find(|repair| repair.change == change)?;
         let until = repair.backoff.wait(now)?;
         let forgotten_at = repair.backoff.forgotten_at()?;
-        Some(Contest { change, had_effect: repair.had_effect, until, forgotten_at })
+        Some(Contest { change, had_effect: repair.had_effect, repairs: repair.backoff.repairs(), until, forgotten_at })
     }
 
     /// These changes were written, and the API server answered with the node as it is now. `random` is between 0 and 1.
@@ -115,6 +117,13 @@ impl Effects {
 }
 
 impl Contest {
+    /// Whether it is certain enough to be told: who it is is known only when a repair after a pause was undone as well. Before
+    /// that, whoever wrote the node in the same second for another reason could be meant.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.repairs >= 2
+    }
+
     /// What is going on, for people. `writer` is who else wrote the node after us, if that is known.
     #[must_use]
     pub fn describe(&self, node: &str, writer: Option<&str>) -> String {
@@ -131,10 +140,11 @@ impl Contest {
             );
         }
         let done = if is_set { "removes" } else { "sets" };
-        let who = writer.map_or_else(
-            || "somebody who left no name in the node's managedFields".to_owned(),
-            |writer| format!("somebody, by the node's managedFields {writer},"),
-        );
+        let who = match writer {
+            _ if !self.is_certain() => "somebody".to_owned(),
+            Some(writer) => format!("somebody, by the node's managedFields {writer},"),
+            None => "somebody who left no name in the node's managedFields".to_owned(),
+        };
         format!(
             "node {node}: {who} {done} the {what} each time that node-labeler puts it right; repaired ever less often"
         )
@@ -199,7 +209,7 @@ mod tests {
     #[test]
     fn the_message_names_the_node_the_label_and_who_does_it() {
         let now = Instant::now();
-        let contest = |change, had_effect| Contest { change, had_effect, until: now, forgotten_at: now };
+        let contest = |change, had_effect| Contest { change, had_effect, repairs: 2, until: now, forgotten_at: now };
         let label = COMPONENTS[0].deploy_label;
         assert_eq!(
             contest(SET, true).describe("n", Some("label-syncer")),
@@ -213,5 +223,7 @@ mod tests {
         let dropped = contest(SET, false).describe("n", Some("label-syncer"));
         assert!(dropped.contains("answers without it, as an admission policy may"), "{dropped}");
         assert!(!dropped.contains("label-syncer"), "whoever wrote the node has nothing to do with it");
+        let early = Contest { repairs: 1, ..contest(SET, true) }.describe("n", Some("feature-discovery"));
+        assert!(early.starts_with("node n: somebody removes the label"), "{early}");
     }
 }

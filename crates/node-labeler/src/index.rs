@@ -323,13 +323,15 @@ impl Node {
 
 impl Contests {
     fn note(&mut self, name: &str, view: &NodeView, contests: &[Contest], now: Instant) {
-        let Some(first) = contests.first() else { return };
+        let Some(first) = contests.iter().max_by_key(|contest| contest.repairs) else { return };
         let why = first.describe(name, view.other_writer.as_deref());
-        if self.told_until.is_none_or(|until| now >= until) {
-            self.news = Some(why.clone());
+        if contests.iter().any(Contest::is_certain) {
+            if self.told_until.is_none_or(|until| now >= until) {
+                self.news = Some(why.clone());
+            }
+            let forgotten_at = contests.iter().map(|contest| contest.forgotten_at).max();
+            self.told_until = self.told_until.max(forgotten_at);
         }
-        let forgotten_at = contests.iter().map(|contest| contest.forgotten_at).max();
-        self.told_until = self.told_until.max(forgotten_at);
         self.waiting.insert(name.into(), why);
     }
 

@@ -7,6 +7,7 @@ pub mod hold_down;
 pub mod index;
 pub mod queue;
 pub mod rules;
+mod status;
 pub mod summary;
 pub mod tally;
 pub mod view;

@@ -166,8 +166,9 @@ fn wrote(meta: &ObjectMeta, label: &str) -> bool {
     })
 }
 
-/// Programs of Kubernetes itself that write nodes all the time and have nothing to do with labels that are not theirs.
-const BYSTANDERS: [&str; 2] = ["kubelet", "kube-controller-manager"];
+/// Programs of Kubernetes itself that write nodes all the time and have nothing to do with labels that are not theirs, and
+/// what the API server calls those that do not say who they are.
+const BYSTANDERS: [&str; 3] = ["kubelet", "kube-controller-manager", "unknown"];
 
 /// Who else wrote the node last, if that was when we last did or later. Whoever only removes fields leaves no trace.
 fn other_writer(meta: &ObjectMeta) -> Option<Box<str>> {

@@ -1,4 +1,4 @@
-//! Asks the API server what the election wants to know, and tells the rest of the process how it stands.
+//! Asks the API server what the election wants to know, and tells the rest of the process whether it leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::{Metrics, random};
 use accelerator_process::{chain, clock};
 
 /// How long giving the lease back may take. When it does not work, others wait for the lease to run out.
-const FAREWELL: Duration = Duration::from_millis(500);
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// This process as a candidate for one lease.
-pub(crate) struct Candidate {
+/// Takes part in the election for one lease.
+pub(crate) struct LeaderElector {
     pub api: Api<Lease>,
     /// Name of the lease: the program's.
     pub name: &'static str,
@@ -34,7 +34,7 @@ pub(crate) struct Candidate {
     pub health: HealthHandle,
 }
 
-impl Candidate {
+impl LeaderElector {
     /// Takes part until told to stop, then gives the lease back.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut election = Election::new(self.identity.clone(), self.timing, Instant::now());
@@ -65,7 +65,7 @@ impl Candidate {
         self.fence.set(None);
         if let Some(lease) = lease {
             let params = PostParams::default();
-            match tokio::time::timeout(FAREWELL, self.api.replace(self.name, &params, &lease)).await {
+            match tokio::time::timeout(RELEASE_TIMEOUT, self.api.replace(self.name, &params, &lease)).await {
                 Ok(Ok(_)) => info!(lease = self.name, "Released lease"),
                 Ok(Err(error)) => warn!(lease = self.name, err = chain(&error), "Could not release lease"),
                 Err(_) => warn!(lease = self.name, "Could not release lease in time"),

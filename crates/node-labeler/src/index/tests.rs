@@ -260,9 +260,11 @@ fn a_fight_about_one_label_is_told_once_holds_up_nobody_and_ends_by_itself() {
         NodeView { other_writer: Some("label-syncer".into()), ..node }
     };
     let mut version = 1;
-    for _ in 0..2 {
+    for pause in [0, 0, 5] {
+        assert_eq!(index.take_contest(), None, "not yet certain");
+        now += Duration::from_secs(pause);
         index.advance(now);
-        let work = index.next_work(now).expect("the first repair is made at once");
+        let work = index.next_work(now).expect("the first repair is made at once, the next after a pause");
         version += 2;
         index.answer("a", Answer::Done(work.changes, labelled(version - 1, &container(1))), now);
         index.apply("a", lacking(version), now);
@@ -281,7 +283,7 @@ fn a_fight_about_one_label_is_told_once_holds_up_nobody_and_ends_by_itself() {
     index.answer("a", Answer::Conflict, now);
     index.apply("a", lacking(version + 3), now);
 
-    now = index.due_at().expect("it is tried again").max(now + Duration::from_secs(5));
+    now += Duration::from_secs(10);
     index.advance(now);
     let work = index.next_work(now).expect("a repair");
     assert_eq!(work.changes, [Change::Label(0, true)]);
@@ -292,10 +294,11 @@ fn a_fight_about_one_label_is_told_once_holds_up_nobody_and_ends_by_itself() {
 
 #[test]
 fn many_fights_at_once_are_one_event_and_one_message() {
-    let now = Instant::now();
+    let mut now = Instant::now();
     let mut index = index(MODES, &[("a", container(1)), ("b", container(1)), ("c", container(1))], now);
     // An admission policy takes all labels out.
-    for version in [2, 3] {
+    for (version, pause) in [(2, 0), (3, 0), (4, 5)] {
+        now += Duration::from_secs(pause);
         index.advance(now);
         while let Some(work) = index.next_work(now) {
             index.answer(&work.node, Answer::Done(work.changes, container(version)), now);

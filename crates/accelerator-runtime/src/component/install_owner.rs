@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// How often it is asked for while it cannot be had.
-const ASK_AGAIN: Duration = Duration::from_mins(5);
+const RETRY: Duration = Duration::from_mins(5);
 
 /// What is known of it. It is asked for once at start and before each write, which are rare.
-pub(super) struct Anchor {
+pub(super) struct InstallOwner {
     roles: Api<ClusterRole>,
     component: &'static Component,
     known: Known,
@@ -36,7 +36,7 @@ enum Known {
     Owner(OwnerReference),
 }
 
-impl Anchor {
+impl InstallOwner {
     pub(super) fn new(client: Client, component: &'static Component) -> Self {
         let roles = Api::all(client);
         Self { roles, component, known: Known::Nothing, asked_at: Instant::now(), is_failing: false }
@@ -55,7 +55,7 @@ impl Anchor {
 
     /// When to ask again.
     pub(super) fn due_at(&self) -> Option<Instant> {
-        matches!(self.known, Known::Forbidden | Known::Missing).then_some(self.asked_at + ASK_AGAIN)
+        matches!(self.known, Known::Forbidden | Known::Missing).then_some(self.asked_at + RETRY)
     }
 
     /// Makes sure that it has been asked for; `false` when there was no answer.

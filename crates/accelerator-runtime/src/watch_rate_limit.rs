@@ -14,36 +14,36 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
 /// The least time between two openings of the same watch.
-const PACE: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// When each watch may be opened next, by path. There are as many as a program has watches.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PaceLayer(Arc<Mutex<BTreeMap<String, Instant>>>);
+pub(crate) struct WatchRateLimitLayer(Arc<Mutex<BTreeMap<String, Instant>>>);
 
-impl<S> Layer<S> for PaceLayer {
-    type Service = Pace<S>;
+impl<S> Layer<S> for WatchRateLimitLayer {
+    type Service = WatchRateLimit<S>;
 
-    fn layer(&self, inner: S) -> Pace<S> {
-        Pace { inner, paced: self.clone() }
+    fn layer(&self, inner: S) -> WatchRateLimit<S> {
+        WatchRateLimit { inner, limit: self.clone() }
     }
 }
 
-impl PaceLayer {
+impl WatchRateLimitLayer {
     /// How long a watch of this path has to wait, if it is to be opened now.
     fn wait(&self, path: &str, now: Instant) -> Duration {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = next.get(path).copied().map_or(now, |at| at.max(now));
-        next.insert(path.to_owned(), at + PACE);
+        next.insert(path.to_owned(), at + INTERVAL);
         at - now
     }
 }
 
-pub(crate) struct Pace<S> {
+pub(crate) struct WatchRateLimit<S> {
     inner: S,
-    paced: PaceLayer,
+    limit: WatchRateLimitLayer,
 }
 
-impl<S> Service<Request<Body>> for Pace<S>
+impl<S> Service<Request<Body>> for WatchRateLimit<S>
 where
     S: Service<Request<Body>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -58,7 +58,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let wait = if is_watch { self.paced.wait(request.uri().path(), Instant::now()) } else { Duration::ZERO };
+        let wait = if is_watch { self.limit.wait(request.uri().path(), Instant::now()) } else { Duration::ZERO };
         // Nothing is sent before this is polled.
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -74,10 +74,10 @@ mod tests {
 
     #[test]
     fn a_watch_is_opened_at_most_once_a_second_and_others_do_not_wait_for_it() {
-        let (paced, now) = (PaceLayer::default(), Instant::now());
-        assert_eq!(paced.wait("/nodes", now), Duration::ZERO);
-        assert_eq!(paced.wait("/nodes", now), PACE);
-        assert_eq!(paced.wait("/daemonsets", now), Duration::ZERO);
-        assert_eq!(paced.wait("/nodes", now + PACE * 10), Duration::ZERO);
+        let (limit, now) = (WatchRateLimitLayer::default(), Instant::now());
+        assert_eq!(limit.wait("/nodes", now), Duration::ZERO);
+        assert_eq!(limit.wait("/nodes", now), INTERVAL);
+        assert_eq!(limit.wait("/daemonsets", now), Duration::ZERO);
+        assert_eq!(limit.wait("/nodes", now + INTERVAL * 10), Duration::ZERO);
     }
 }
