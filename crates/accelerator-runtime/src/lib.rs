@@ -3,7 +3,6 @@
 //! component controllers, the loop itself.
 
 mod absence;
-mod backoff;
 mod client;
 mod component;
 mod events;
@@ -20,14 +19,14 @@ mod watch;
 mod watch_rate_limit;
 
 pub use absence::AbsenceCheck;
+pub use accelerator_process::Backoff;
 pub use accelerator_process::clock::now;
-pub use backoff::{Backoff, random};
 pub use component::run_component;
 pub use events::{Announcement, Events};
 pub use metrics::Metrics;
 pub use options::Options;
 pub use program::{Program, Reconcile, Runtime};
-pub use repair::RepairBackoff;
+pub use repair::{RepairBackoff, random};
 pub use status::{StatusWrite, StatusWriter, Urgency};
 pub use store::{Event, Shared, Store, Stored, version_of};
 pub use watch::{Holder, PAGE_SIZE};

@@ -12,6 +12,12 @@ const LIMIT: Duration = Duration::from_mins(10);
 /// A repair that has lasted for so long beyond its pause was accepted.
 const ACCEPTED_AFTER: Duration = Duration::from_mins(2);
 
+/// A number between 0 and 1, for the jitter of a [`Backoff`].
+#[must_use]
+pub fn random() -> f64 {
+    rand::random()
+}
+
 /// Repairs of one thing, one after another.
 #[derive(Clone, Debug)]
 pub struct RepairBackoff {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use accelerator_process::Backoff;
+
 use crate::verdict::State;
 
 /// How often a device that is well is looked at, in case a uevent was lost.
@@ -29,9 +31,7 @@ pub fn next_look(state: State, failures: u32) -> Duration {
         State::Busy => BUSY,
         State::Blocked | State::Unbound => BLOCKED,
         State::Failed | State::Stuck if failures > FAILURES => LONG_RETRY,
-        State::Failed | State::Stuck => {
-            RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(RETRY_LIMIT)
-        }
+        State::Failed | State::Stuck => Backoff::new(RETRY, RETRY_LIMIT).step(failures),
     }
 }
 

@@ -2,12 +2,6 @@
 
 use std::time::Duration;
 
-/// A number between 0 and 1, for [`Backoff::fail`].
-#[must_use]
-pub fn random() -> f64 {
-    rand::random()
-}
-
 /// Exponential backoff with jitter: each wait is between half and all of a step that doubles up to a limit, so that
 /// controllers that failed together do not try again together.
 #[derive(Clone, Debug)]
@@ -26,9 +20,14 @@ impl Backoff {
 
     /// Notes a failure and says how long to wait; `random` is between 0 and 1.
     pub fn fail(&mut self, random: f64) -> Duration {
-        let step = self.first.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.limit);
         self.failures = self.failures.saturating_add(1);
-        step.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+        self.step(self.failures).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// The longest wait after the n-th failure in a row, counted from 1; without jitter, for who is alone.
+    #[must_use]
+    pub fn step(&self, nth: u32) -> Duration {
+        self.first.saturating_mul(2_u32.saturating_pow(nth.saturating_sub(1))).min(self.limit)
     }
 
     /// Notes a success.
