@@ -17,6 +17,7 @@ use crate::stage::Stage;
 /// Shows the operator at work: a real control plane with simulated NPU nodes, the controllers with their own rights,
 /// and what each node runs, while modes and settings change
 #[derive(Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Options {
     /// How many nodes with NPUs to create: half of them for pods, a third for virtual machines, the rest without a mode
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(3..=5000))]

@@ -39,7 +39,7 @@ pub struct Stage {
 
 enum Kind {
     /// Ends when dropped.
-    Own { _cluster: Cluster },
+    Own { _cluster: Box<Cluster> },
     /// One of its nodes is real. Ends when dropped.
     Real { world: Box<World>, _folder: Folder },
     /// Must be left as it was found.
@@ -58,7 +58,7 @@ impl Stage {
         say("Installed deploy/overlays/default; its controllers run as processes here, in place of Deployments.");
         let controllers = cluster.start_all().await;
         say(format!("Started {} controllers, each with the token of its own service account.", controllers.len()));
-        Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: cluster } })
+        Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: Box::new(cluster) } })
     }
 
     /// As above, with a real node beside the simulated ones. The controllers run in pods on it.

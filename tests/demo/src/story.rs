@@ -30,7 +30,7 @@ pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyho
     screen.say("   Nothing runs anywhere: no node has said what its NPUs are for.");
 
     let real_too =
-        stage.real_nodes().iter().map(|name| format!(", the real node {name} container too")).collect::<String>();
+        stage.real_nodes().first().map(|name| format!(", and the real node {name} container too")).unwrap_or_default();
     screen.act(&format!("2. The admin labels {container} nodes container and {vm} vm-passthrough{real_too}"));
     let begun = Instant::now();
     label(stage, 1..=container, Workload::Container).await?;

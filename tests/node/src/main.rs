@@ -42,7 +42,9 @@ struct Options {
 async fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     if options.list {
-        SCENARIOS.iter().for_each(|one| say(format!("{}: {}", one.name, one.about)));
+        for one in SCENARIOS {
+            say(format!("{}: {}", one.name, one.about));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let begun = Instant::now();

@@ -14,7 +14,7 @@ const DISCOVERY: &str = "npu-feature-discovery";
 const CONDITION: &str = "RebellionsNpuFeatureDiscoveryReady";
 
 /// How soon a cause has to be told.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A registry that wants credentials, and one that does not have the image, are two different things.
 pub async fn pulls(world: &mut World) -> anyhow::Result<()> {

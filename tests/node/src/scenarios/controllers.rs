@@ -13,7 +13,7 @@ use testbed::{Wait, eventually, eventually_within, say};
 const DRIVER: &str = "rebellions-driver-controller";
 
 /// Far more than a lease of 15 s takes to be taken over.
-const TAKEOVER: Duration = Duration::from_secs(60);
+const TAKEOVER: Duration = Duration::from_mins(1);
 
 /// Pod Security `restricted`, in-cluster configuration, probes, metrics, and memory beside its limit.
 pub async fn restricted(world: &mut World) -> anyhow::Result<()> {

@@ -90,7 +90,7 @@ pub async fn dead(world: &mut World) -> anyhow::Result<()> {
         Wait::until(status, |status| status.contains("NotReady"))
     })
     .await;
-    eventually_within(Duration::from_secs(60), "the dead node to be told of", async || {
+    eventually_within(Duration::from_mins(1), "the dead node to be told of", async || {
         let words = world.cluster.condition("npu", "RebellionsNpuFeatureDiscoveryReady").await;
         Wait::until(words, |words| {
             words.starts_with("False/PodsNotReady") && words.contains("node-1") && words.contains("node is not ready")
