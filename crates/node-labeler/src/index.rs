@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use accelerator_api::{NodeCounts, count};
+use accelerator_api::NodeCounts;
 use accelerator_runtime::{Event, Store};
 use serde_json::Value;
 
+use crate::contests::Contests;
 use crate::effect::{Change, Contest, Effects};
 use crate::hold_down::HoldDown;
 use crate::queue::{Outcome, Trouble, WorkQueue};
@@ -34,17 +35,6 @@ pub struct Index {
     changed: Option<Instant>,
     announcements: Vec<InvalidMode>,
     contests: Contests,
-}
-
-/// Nodes on which somebody undoes what is written.
-#[derive(Debug, Default)]
-struct Contests {
-    /// Those with a change that waits, and what to say of each.
-    waiting: BTreeMap<Box<str>, String>,
-    /// What is to be told, if it has not been.
-    news: Option<String>,
-    /// Until when another one belongs to what has been told already.
-    told_until: Option<Instant>,
 }
 
 /// A node whose workload label is no mode, to be told to its admin.
@@ -247,7 +237,7 @@ impl Index {
 
     /// What to tell of nodes on which somebody undoes what is written, once when that begins.
     pub fn take_contest(&mut self) -> Option<String> {
-        self.contests.news.take()
+        self.contests.take_news()
     }
 
     /// Nodes whose workload label turned out to be no mode, each once.
@@ -265,11 +255,11 @@ impl Index {
                 self.timers.remove(&(timer, name.into()));
             }
         }
-        self.contests.waiting.remove(name);
         let mut node = before.unwrap_or_default();
         let labelled = node.decision.deploy.map(DeployLabel::is_set);
         let Some(view) = self.store.get(name) else {
             self.queue.forget(name);
+            self.contests.forget(name);
             self.note_change(labelled, PerComponent::default(), is_new, now);
             return;
         };
@@ -288,9 +278,9 @@ impl Index {
         } else {
             self.queue.offer(name, now);
         }
-        let times = [node.hold_down.ends_at(self.hold_down, now), self.queue.retry_at(name)];
-        node.timer = times.into_iter().flatten().chain(contests.iter().map(|contest| contest.until)).min();
-        self.contests.note(name, view, &contests, now);
+        let contested = self.contests.note(name, view, &contests, now);
+        let times = [node.hold_down.ends_at(self.hold_down, now), self.queue.retry_at(name), contested];
+        node.timer = times.into_iter().flatten().min();
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
         }
@@ -318,32 +308,6 @@ impl Node {
             }
         }
         (due, contests)
-    }
-}
-
-impl Contests {
-    fn note(&mut self, name: &str, view: &NodeView, contests: &[Contest], now: Instant) {
-        let Some(first) = contests.iter().max_by_key(|contest| contest.repairs) else { return };
-        let why = first.describe(name, view.other_writer.as_deref());
-        if contests.iter().any(Contest::is_certain) {
-            if self.told_until.is_none_or(|until| now >= until) {
-                self.news = Some(why.clone());
-            }
-            let forgotten_at = contests.iter().map(|contest| contest.forgotten_at).max();
-            self.told_until = self.told_until.max(forgotten_at);
-        }
-        self.waiting.insert(name.into(), why);
-    }
-
-    /// One of them in full, and how many more there are.
-    fn describe(&self) -> Option<String> {
-        let first = self.waiting.values().next()?;
-        Some(match self.waiting.len() - 1 {
-            0 => first.clone(),
-            more => {
-                format!("{first}; and the same or alike on {}", count(more.try_into().unwrap_or(i64::MAX), "more node"))
-            }
-        })
     }
 }
 

@@ -1,6 +1,10 @@
 //! Says where each component runs: turns the admin's mode of a node into deploy labels, and every component's condition
-//! into the condition Ready. The rules are pure ([`rules`], [`index`], [`summary`]); [`controller`] acts.
+//! into the condition Ready.
+//!
+//! [`view`] is what is kept of a node, [`rules`] decide about one, [`index`] keeps all of them in step with [`queue`],
+//! [`hold_down`], [`effect`] and [`tally`], and [`summary`] sums up. All of these are pure; [`controller`] acts.
 
+pub mod contests;
 pub mod controller;
 pub mod effect;
 pub mod hold_down;

@@ -288,6 +288,8 @@ fn a_fight_about_one_label_is_told_once_holds_up_nobody_and_ends_by_itself() {
     let work = index.next_work(now).expect("a repair");
     assert_eq!(work.changes, [Change::Label(0, true)]);
     index.answer("a", Answer::Done(work.changes, labelled(version + 4, &container(1))), now);
+    assert!(index.assignments().contested.is_some(), "it may be undone in the next moment");
+    index.advance(now + Duration::from_secs(3));
     assert_eq!((index.assignments().contested, index.take_contest()), (None, None));
     assert_eq!(index.nodes["a"].timer, None);
 }
