@@ -195,6 +195,9 @@ impl DaemonSetWriter {
                 info!(daemonSet = object, generation = applied.metadata.generation, "Applied DaemonSet");
                 self.metrics.applied(true);
                 self.rest();
+                // Nothing else wakes the loop: an apply that changes nothing makes no event.
+                let wait = left.as_ref().and_then(|_| self.repairs.wait(Instant::now().into_std()));
+                self.contested_until = wait.map(Instant::from_std);
                 self.settled = Some(Settled::of(&applied, what, left.clone()));
                 let change = news.map(Change::Done).or(left.map(Change::Overridden));
                 (change.unwrap_or(Change::None), Some(applied))
