@@ -194,7 +194,7 @@ async fn the_status_tells_what_the_agents_probe_says() -> anyhow::Result<()> {
     let event: Event = serde_json::from_value(json!({
         "metadata": {"name": "unhealthy", "namespace": OPERANDS},
         "involvedObject": {"kind": "Pod", "name": pod, "namespace": OPERANDS},
-        "reason": "Unhealthy", "type": "Warning", "count": 3, "lastTimestamp": "2026-01-01T00:00:00Z",
+        "reason": "Unhealthy", "type": "Warning", "count": 3, "lastTimestamp": accelerator_process::clock::now(),
         "message": format!("Readiness probe failed: {why}\n"),
     }))?;
     let events = cluster.namespaced::<Event>(OPERANDS);

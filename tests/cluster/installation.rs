@@ -51,7 +51,7 @@ async fn kubectl_shows_what_matters() -> anyhow::Result<()> {
     cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "ac/default"])?;
     let table = cluster.kubectl(&["get", "ac"])?;
     let columns: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(columns[0], ["NAME", "READY", "REASON", "CONTAINER", "VM-PASSTHROUGH", "AGE"]);
+    assert_eq!(columns[0], ["NAME", "READY", "REASON", "CONTAINER", "VM-PASSTHROUGH", "GENERATION", "OBSERVED", "AGE"]);
     assert_eq!(columns[1][..5], ["default", "True", "AllComponentsReady", "2", "1"]);
     Ok(())
 }

@@ -177,6 +177,10 @@ impl DaemonSetWriter {
                 let was_there = live.is_none()
                     && applied.status.as_ref().is_some_and(|status| status.observed_generation.is_some());
                 let left = daemon_set_difference(&applied, wanted);
+                // Something else than before is a new beginning: what an admin changes is not what somebody undoes.
+                if self.settled.as_ref().is_some_and(|settled| settled.what != what) {
+                    self.repairs = RepairBackoff::default();
+                }
                 if undone.is_some() || left.is_some() {
                     self.repairs.repaired(Instant::now().into_std(), random());
                 }
