@@ -28,6 +28,10 @@ transition-suite:
 vm-test *args:
     cargo run --package vm-suite -- {{args}}
 
+# The operator on real nodes: kubelet, containerd and real pods; about ten minutes
+node-test *args:
+    cargo run --package node-suite -- {{args}}
+
 # What it costs, beside a raw client; writes docs/performance.md
 bench *args:
     cargo bench-cluster {{args}}

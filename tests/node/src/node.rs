@@ -10,6 +10,7 @@ pub mod spec;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -39,6 +40,8 @@ pub struct Node {
     process: Option<Process>,
     control_groups: Vec<ControlGroup>,
     folder: Folder,
+    /// What an installed machine has before anything was run on it.
+    pristine: OnceLock<Vec<String>>,
     _reservation: Reservation,
 }
 
@@ -73,6 +76,7 @@ impl Node {
             process: None,
             control_groups: vec![],
             folder,
+            pristine: OnceLock::new(),
             spec,
             _reservation: reservation,
         };
@@ -115,6 +119,7 @@ impl Node {
             })
         })
         .await;
+        self.pristine.get_or_init(|| self.files().unwrap_or_default());
     }
 
     /// Takes its power away at once. Nobody is told.
@@ -175,13 +180,19 @@ impl Node {
     /// What is on its disk and below its `/run` beyond what it began with and what Kubernetes itself keeps, as absolute
     /// paths in order.
     pub fn left(&self) -> anyhow::Result<Vec<String>> {
-        let mut left = vec![];
-        list(&self.spec.at("disk"), Path::new(""), &mut left)?;
-        let ours = "find /run/rebellions /run/rbln /var/run/k8s.cni.cncf.io /dev -xdev -mindepth 1 2>/dev/null; true";
-        let below_run = self.shell(ours)?;
-        left.extend(below_run.lines().map(str::to_owned));
-        left.sort();
+        let mut left = self.files()?;
+        left.retain(|path| self.pristine.get().is_none_or(|pristine| !pristine.contains(path)));
         Ok(left)
+    }
+
+    fn files(&self) -> anyhow::Result<Vec<String>> {
+        let mut files = vec![];
+        list(&self.spec.at("disk"), Path::new(""), &mut files)?;
+        let in_memory =
+            self.shell("find /run /dev -xdev -mindepth 1 ! -path '/run/containerd*' ! -path '/run/cni-ipam*'")?;
+        files.extend(in_memory.lines().map(str::to_owned));
+        files.sort();
+        Ok(files)
     }
 
     /// The end of a log: `kubelet`, `containerd`, `kube-proxy`.
@@ -232,9 +243,11 @@ fn list(root: &Path, below: &Path, found: &mut Vec<String>) -> anyhow::Result<()
         if KNOWN.iter().any(|known| path == Path::new(known)) {
             continue;
         }
+        let before = found.len();
         if entry.file_type()?.is_dir() {
             list(root, &path, found)?;
-        } else {
+        }
+        if found.len() == before {
             found.push(format!("/{}", path.display()));
         }
     }

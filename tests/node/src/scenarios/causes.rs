@@ -79,7 +79,12 @@ pub async fn last_words(world: &mut World) -> anyhow::Result<()> {
 pub async fn bad_version(world: &mut World) -> anyhow::Result<()> {
     world.run_components(&[DISCOVERY], "container").await?;
     world.cluster.expect_ready("npu").await;
-    world.configure_component(DISCOVERY, &stand_in("fail-later")).await?;
+    // The default; elsewhere the test bed sets it to 0, to wait less.
+    let mut section = testbed::Access::enable(&[DISCOVERY]);
+    section["daemonsets"] = json!({"updateStrategy": {"minReadySeconds": 10}});
+    world.cluster.configure("npu", section.clone()).await?;
+    section["nfd"]["env"] = stand_in("fail-later")["env"].clone();
+    world.cluster.configure("npu", section).await?;
     told(world, &["cannot open /dev/rsd0"]).await;
     // As long as the whole rollout would take several times over.
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -133,7 +138,7 @@ pub async fn advice(world: &mut World) -> anyhow::Result<()> {
     world.cluster.set_mode("node-2", Some("container")).await?;
     let words = eventually_within(SOON, "the refused pod to be told of", async || {
         let words = world.cluster.condition("npu", "RebellionsDriverReady").await;
-        Wait::until(words, |words| words.contains("PodSecurity"))
+        Wait::until(words, |words| words.contains("FailedCreate"))
     })
     .await;
     ensure!(!words.contains("delete a node's pod"), "harmful advice: {words}");

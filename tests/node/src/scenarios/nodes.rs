@@ -35,6 +35,16 @@ pub async fn reboot(world: &mut World) -> anyhow::Result<()> {
     let access = world.cluster.clone();
     let begun = Instant::now();
     world.node_mut("node-1")?.reboot(&access).await?;
+    // Until the kubelet has started its containers anew, the status of its pods is that of the boot before.
+    eventually("the pods of the node to have been started anew", async || {
+        let pods = world.pods("rebellions").await.unwrap_or_default();
+        let restarts = pods.iter().filter(|pod| node_of(pod) == "node-1").map(|pod| {
+            let status = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+            status.into_iter().flatten().map(|container| container.restart_count).sum::<i32>()
+        });
+        Wait::until(restarts.collect::<Vec<_>>(), |restarts| restarts.len() == 2 && restarts.iter().all(|one| *one > 0))
+    })
+    .await;
     world.cluster.expect_ready("npu").await;
     ensure!(uids(world).await == before, "a reboot replaced pods");
     say(format!("    ready again {:.1} s after the power was lost", begun.elapsed().as_secs_f32()));
@@ -93,7 +103,7 @@ pub async fn dead(world: &mut World) -> anyhow::Result<()> {
     eventually_within(Duration::from_mins(1), "the dead node to be told of", async || {
         let words = world.cluster.condition("npu", "RebellionsNpuFeatureDiscoveryReady").await;
         Wait::until(words, |words| {
-            words.starts_with("False/PodsNotReady") && words.contains("node-1") && words.contains("node is not ready")
+            !words.contains("RolloutInProgress") && words.contains("node-1 (the node is not ready)")
         })
     })
     .await;
