@@ -70,6 +70,8 @@ fn processes() -> anyhow::Result<Vec<String>> {
         "node-process",
         "pause",
         "program",
+        // The emulator, which is started by its own.
+        "ld-linux",
     ];
     let mut found = vec![];
     for entry in fs::read_dir("/proc")? {

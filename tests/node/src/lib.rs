@@ -12,11 +12,18 @@ pub mod oci;
 pub mod registry;
 mod reservation;
 mod software;
+pub mod virtual_node;
 pub mod world;
 
 pub use node::Node;
 pub use software::Software;
+pub use virtual_node::VirtualNode;
 pub use world::World;
 
 /// The program that becomes a node's first process.
 pub const NODE_PROCESS: &str = "node-process";
+
+/// Why something was not tried: this machine cannot do it. Neither a success nor a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Skipped(pub String);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use futures::FutureExt;
-use node_suite::{Software, World, images};
+use node_suite::{Skipped, Software, World, images};
 use testbed::{Folder, say};
 
 use crate::scenarios::{SCENARIOS, Scenario};
@@ -32,6 +32,10 @@ struct Options {
     /// Start an empty cluster with so many nodes, print how to reach it, and keep it until Ctrl-C
     #[arg(long, value_name = "NODES", value_parser = clap::value_parser!(u8).range(1..=4))]
     hold: Option<u8>,
+
+    /// With --hold: one node more, a virtual machine with two NPUs
+    #[arg(long, requires = "hold")]
+    virtual_node: bool,
 
     /// With --hold: end by a panic as soon as everything is up
     #[arg(long, hide = true)]
@@ -56,7 +60,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
     };
     if let Some(nodes) = options.hold {
-        return traces::hold(&software, nodes, options.panic).await.map(|()| ExitCode::SUCCESS);
+        return traces::hold(&software, nodes, options.virtual_node, options.panic).await.map(|()| ExitCode::SUCCESS);
     }
     say(format!("Kubelet, {} are there after {} s.", software.versions(), begun.elapsed().as_secs()));
     let folder = Folder::new()?;
@@ -66,16 +70,22 @@ async fn main() -> anyhow::Result<ExitCode> {
     let is_chosen = |name: &str| options.filter.as_ref().is_none_or(|text| name.contains(text));
     let chosen: Vec<_> = SCENARIOS.iter().filter(|one| is_chosen(one.name)).collect();
     anyhow::ensure!(!chosen.is_empty() || is_chosen(traces::NAME), "no scenario has such a name; see --list");
-    let mut failed = vec![];
+    let (mut failed, mut skipped) = (vec![], vec![]);
     for scenario in &chosen {
-        if !run(scenario, &software, &archives).await? {
-            failed.push(scenario.name);
+        match run(scenario, &software, &archives).await? {
+            Verdict::AsExpected => {}
+            Verdict::Failed => failed.push(scenario.name),
+            Verdict::Skipped => skipped.push(scenario.name),
         }
     }
     if is_chosen(traces::NAME) && !traces::nothing_is_left(&software).await? {
         failed.push(traces::NAME);
     }
     let seconds = begun.elapsed().as_secs();
+    if failed.is_empty() && !skipped.is_empty() {
+        say(format!("SKIPPED: {}; all others ended as expected, {seconds} s in all.", skipped.join(", ")));
+        return Ok(ExitCode::from(SKIPPED));
+    }
     if failed.is_empty() {
         say(format!("All scenarios ended as expected, {seconds} s in all."));
         return Ok(ExitCode::SUCCESS);
@@ -84,13 +94,25 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Runs one scenario on a cluster of its own. Returns whether it ended as expected.
-async fn run(scenario: &Scenario, software: &Software, archives: &[PathBuf]) -> anyhow::Result<bool> {
+/// How a scenario ended.
+enum Verdict {
+    AsExpected,
+    Failed,
+    /// This machine cannot run it.
+    Skipped,
+}
+
+/// Runs one scenario on a cluster of its own.
+async fn run(scenario: &Scenario, software: &Software, archives: &[PathBuf]) -> anyhow::Result<Verdict> {
     let begun = Instant::now();
     let mut world = World::start(software, archives, scenario.nodes).await?;
     let outcome = AssertUnwindSafe((scenario.run)(&mut world)).catch_unwind().await;
     let failure = match outcome {
         Ok(Ok(())) => None,
+        Ok(Err(error)) if error.is::<Skipped>() => {
+            say(format!("{}: SKIPPED: {error}", scenario.name));
+            return Ok(Verdict::Skipped);
+        }
         Ok(Err(error)) => Some(format!("{error:#}")),
         Err(panic) => Some(words_of(panic.as_ref())),
     };
@@ -108,7 +130,7 @@ async fn run(scenario: &Scenario, software: &Software, archives: &[PathBuf]) -> 
             world.keep(&kept)?;
         }
     }
-    Ok(as_expected)
+    Ok(if as_expected { Verdict::AsExpected } else { Verdict::Failed })
 }
 
 /// What a panic says.

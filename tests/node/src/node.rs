@@ -108,17 +108,7 @@ impl Node {
     /// # Panics
     /// When that takes longer than two minutes.
     pub async fn ready(&self, access: &Access) {
-        eventually_within(PATIENCE, &format!("node {} to be Ready", self.name), async || {
-            let node = access.all::<NodeObject>().get_opt(&self.name).await.ok().flatten();
-            let status = node.and_then(|node| node.status).unwrap_or_default();
-            let boot_id = status.node_info.map(|info| info.boot_id).unwrap_or_default();
-            let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready").cloned();
-            let ready = ready.map(|ready| format!("{}: {}", ready.status, ready.message.unwrap_or_default()));
-            Wait::until((boot_id, ready), |(boot_id, ready)| {
-                *boot_id == self.spec.boot_id && ready.as_ref().is_some_and(|ready| ready.starts_with("True"))
-            })
-        })
-        .await;
+        ready(access, &self.name, &self.spec.boot_id).await;
         self.pristine.get_or_init(|| self.files().unwrap_or_default());
     }
 
@@ -233,6 +223,21 @@ impl Drop for Node {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Waits until the kubelet of this boot has said that the node is Ready: what an earlier one said is still there.
+pub(crate) async fn ready(access: &Access, name: &str, boot: &str) {
+    eventually_within(PATIENCE, &format!("node {name} to be Ready"), async || {
+        let node = access.all::<NodeObject>().get_opt(name).await.ok().flatten();
+        let status = node.and_then(|node| node.status).unwrap_or_default();
+        let boot_id = status.node_info.map(|info| info.boot_id).unwrap_or_default();
+        let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready").cloned();
+        let ready = ready.map(|ready| format!("{}: {}", ready.status, ready.message.unwrap_or_default()));
+        Wait::until((boot_id, ready), |(boot_id, ready)| {
+            boot_id == boot && ready.as_ref().is_some_and(|ready| ready.starts_with("True"))
+        })
+    })
+    .await;
 }
 
 /// Files and empty folders below a folder.

@@ -20,14 +20,21 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const UP: &str = "Ctrl-C ends it";
 
 /// Keeps a cluster until it is told to end.
-pub async fn hold(software: &Software, nodes: u8, panic: bool) -> anyhow::Result<()> {
+pub async fn hold(software: &Software, nodes: u8, virtual_node: bool, panic: bool) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let names: Vec<_> = (1..=nodes).map(|number| format!("node-{number}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let world = tokio::select! {
+    let mut world = tokio::select! {
         world = World::start(software, &[], &names) => world?,
         _ = signals.next() => return Ok(()),
     };
+    if virtual_node {
+        world.add_virtual_node("virtual-node", &[0x1250, 0x2130])?;
+        for node in &world.virtual_nodes {
+            node.ready(&world.cluster).await?;
+            say(format!("{} is Ready", node.name));
+        }
+    }
     for node in &world.nodes {
         say(format!("{} is Ready at {}; its logs: {}", node.name, node.address(), node.log("kubelet").display()));
     }
@@ -41,9 +48,11 @@ pub async fn hold(software: &Software, nodes: u8, panic: bool) -> anyhow::Result
 pub async fn nothing_is_left(software: &Software) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let mut passed = true;
+    let has_emulator = vm_suite::fetch::fetch(false)?.is_ok();
     for (how, signal) in [("Ctrl-C", Some(Signal::INT)), ("SIGKILL", Some(Signal::KILL)), ("a panic", None)] {
         let before = Traces::take(&software.root)?;
-        let mut child = start(signal.is_none())?;
+        // A machine that is emulated ends in the same way; once is enough.
+        let mut child = start(signal.is_none(), signal == Some(Signal::KILL) && has_emulator)?;
         let begun = Instant::now();
         if let Some(signal) = signal {
             wait_until_up(&mut child).await?;
@@ -73,12 +82,11 @@ pub async fn nothing_is_left(software: &Software) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
-fn start(panic: bool) -> anyhow::Result<Child> {
+fn start(panic: bool, virtual_node: bool) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--hold", "2"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    if panic {
-        command.arg("--panic");
-    }
+    let arguments = [("--panic", panic), ("--virtual-node", virtual_node)];
+    command.args(arguments.iter().filter(|(_, is_wanted)| *is_wanted).map(|(name, _)| name));
     Ok(command.spawn()?)
 }
 

@@ -14,7 +14,7 @@ use testbed::programs::control_plane_binary;
 use testbed::repository::root;
 use testbed::{Cluster, ControlPlane, Profile, install};
 
-use crate::{Node, Software};
+use crate::{Node, Software, VirtualNode};
 
 /// What an admin applies.
 const OVERLAY: &str = "deploy/overlays/default";
@@ -25,6 +25,8 @@ pub struct World {
     pub cluster: Cluster,
     /// The nodes, in the order of their names.
     pub nodes: Vec<Node>,
+    /// Nodes that are virtual machines, beside them.
+    pub virtual_nodes: Vec<VirtualNode>,
     software: Software,
     images: Vec<PathBuf>,
 }
@@ -43,7 +45,8 @@ impl World {
     pub async fn start(software: &Software, images: &[PathBuf], names: &[&str]) -> anyhow::Result<Self> {
         let control_plane = tokio::task::spawn_blocking(|| ControlPlane::start(Profile::RealNodes)).await??;
         let cluster = Cluster::connect(control_plane).await?;
-        let mut this = Self { cluster, nodes: vec![], software: software.clone(), images: images.into() };
+        let mut this =
+            Self { cluster, nodes: vec![], virtual_nodes: vec![], software: software.clone(), images: images.into() };
         for name in names {
             this.add_node(name)?;
         }
@@ -57,6 +60,13 @@ impl World {
     pub fn add_node(&mut self, name: &str) -> anyhow::Result<()> {
         let node = Node::start(&self.software, self.cluster.control_plane(), name, &self.images)?;
         self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Starts a node that is a virtual machine with NPUs of these device ids.
+    pub fn add_virtual_node(&mut self, name: &str, npus: &[u16]) -> anyhow::Result<()> {
+        let node = VirtualNode::start(&self.software, self.cluster.control_plane(), name, &self.images, npus)?;
+        self.virtual_nodes.push(node);
         Ok(())
     }
 
@@ -171,7 +181,8 @@ impl World {
             .current_dir(&self.cluster.folder)
             .status()?;
         ensure!(status.success(), "could not copy the control plane's logs");
-        self.nodes.iter().try_for_each(|node| node.keep_logs(target))
+        self.nodes.iter().try_for_each(|node| node.keep_logs(target))?;
+        self.virtual_nodes.iter().try_for_each(|node| node.keep_logs(target))
     }
 }
 

@@ -18,6 +18,7 @@ const PACKAGES: Packages = Packages {
 const EMULATOR: &str = "qemu-system-x86";
 
 /// What was fetched.
+#[derive(Clone, Debug)]
 pub struct Fetched {
     packages: Unpacked,
     /// Release of the kernel.
@@ -41,16 +42,19 @@ pub fn fetch(fresh: bool) -> anyhow::Result<Result<Fetched, String>> {
 
 impl Fetched {
     /// Name and version of the emulator.
+    #[must_use]
     pub fn emulator_version(&self) -> &str {
         self.packages.version(EMULATOR)
     }
 
     /// The kernel itself.
+    #[must_use]
     pub fn kernel(&self) -> PathBuf {
         self.packages.path("boot").join(format!("vmlinuz-{}", self.release))
     }
 
     /// The machine emulator, with its own firmware.
+    #[must_use]
     pub fn emulator(&self) -> Command {
         let mut emulator = self.packages.command("usr/bin/qemu-system-x86_64");
         emulator.env("QEMU_MODULE_DIR", self.packages.path("usr/lib/x86_64-linux-gnu/qemu"));
@@ -59,7 +63,9 @@ impl Fetched {
         emulator
     }
 
-    fn modules_folder(&self) -> PathBuf {
+    /// The kernel's modules, all of them, with their indexes.
+    #[must_use]
+    pub fn modules_folder(&self) -> PathBuf {
         self.packages.path("usr/lib/modules").join(&self.release)
     }
 

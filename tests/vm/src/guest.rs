@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use testbed::{Process, say};
+use vm_suite::emulator::{self, Machine};
+use vm_suite::{device, fetch::Fetched};
 
-use crate::device;
-use crate::fetch::Fetched;
 use crate::scenario::Scenario;
 
 /// A machine that is emulated starts in 3 s and has done everything after 30.
@@ -38,49 +38,32 @@ pub fn run(
     let folder = &folder.join(scenario.name);
     std::fs::create_dir_all(folder)?;
     let (serial, monitor) = (folder.join("console"), folder.join("monitor"));
-    let mut emulator = fetched.emulator();
-    let kernel = format!("console=ttyS0 quiet panic=-1 {} scenario={}", scenario.kernel, scenario.name);
-    emulator.args([
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        "qemu64",
-        "-m",
-        "512",
-        "-smp",
-        "2",
-        "-nodefaults",
-        "-no-reboot",
-    ]);
-    emulator.args(["-vga", "none", "-display", "none", "-serial"]).arg(format!("file:{}", serial.display()));
-    emulator.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
-    emulator.arg("-kernel").arg(fetched.kernel()).arg("-initrd").arg(image).args(["-append", &kernel]);
-    if scenario.has_iommu {
-        emulator.args(["-machine", "q35,kernel-irqchip=split", "-device", "intel-iommu,intremap=on,caching-mode=on"]);
-    } else {
-        emulator.args(["-machine", "q35"]);
-    }
+    let kernel = format!("{} scenario={}", scenario.kernel, scenario.name);
+    let machine = Machine { memory: 512, has_iommu: scenario.has_iommu, kernel: &kernel, console: &serial };
+    let mut command = machine.command(fetched);
+    command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+    command.arg("-initrd").arg(image);
     let mut pluggable = vec![];
     for (number, (id, place)) in scenario.npus.iter().enumerate() {
         let name = format!("npu{number}");
         let socket = device::serve(folder, &name, *id)?;
-        let mut argument = json!({"driver": "vfio-user-pci", "id": name, "socket": {"type": "unix", "path": socket}});
+        let mut argument = emulator::npu(&name, &socket);
         if let Some(place) = place {
             argument["addr"] = (*place).into();
             argument["multifunction"] = place.ends_with(".0").into();
-            emulator.arg("-device").arg(argument.to_string());
+            command.arg("-device").arg(argument.to_string());
         } else {
             argument["bus"] = format!("port{number}").into();
-            emulator.arg("-device").arg(format!("pcie-root-port,id=port{number},chassis={number},slot={number}"));
+            command.arg("-device").arg(format!("pcie-root-port,id=port{number},chassis={number},slot={number}"));
         }
         pluggable.push(argument);
     }
     if scenario.has_foreign {
-        emulator.args(["-blockdev", "null-co,node-name=disk,read-zeroes=on,size=1048576"]);
-        emulator.args(["-device", "virtio-blk-pci,drive=disk,class=0x1200,disable-legacy=on,iommu_platform=on,addr=7"]);
+        command.args(["-blockdev", "null-co,node-name=disk,read-zeroes=on,size=1048576"]);
+        command.args(["-device", "virtio-blk-pci,drive=disk,class=0x1200,disable-legacy=on,iommu_platform=on,addr=7"]);
     }
     let begun = Instant::now();
-    let mut process = Process::start(&mut emulator, &folder.join("emulator.log"))?;
+    let mut process = Process::start(&mut command, &folder.join("emulator.log"))?;
     let mut reader = Reader { shown: 0, console };
     let mut last = None;
     loop {

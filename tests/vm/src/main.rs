@@ -2,8 +2,6 @@
 //! machine's apt uses: a machine emulator and a kernel, unpacked beside the system and not installed.
 
 mod archive;
-mod device;
-mod fetch;
 mod guest;
 mod manifest;
 mod scenario;
@@ -16,8 +14,8 @@ use anyhow::Context;
 use clap::Parser;
 use testbed::programs::shipped_binary;
 use testbed::{Folder, say};
+use vm_suite::fetch::{Fetched, fetch};
 
-use crate::fetch::{Fetched, fetch};
 use crate::scenario::SCENARIOS;
 
 /// What a run ends with when it could not be made: neither a success nor a failure. Source: the convention of Automake.

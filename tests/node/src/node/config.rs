@@ -27,7 +27,7 @@ pub struct Server<'a> {
 pub fn write(spec: &Spec, control_plane: &ControlPlane, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder.join("cni"))?;
     let server = Server { address: HOST, port: control_plane.port };
-    write_identities(spec, control_plane, &server, folder)?;
+    write_identities(&spec.name, control_plane, &server, folder)?;
     let write = |name: &str, config: &Value| fs::write(folder.join(name), config.to_string());
     write("kubelet.yaml", &kubelet(&format!("/{}", spec.control_group())))?;
     write("kube-proxy.yaml", &kube_proxy())?;
@@ -38,13 +38,13 @@ pub fn write(spec: &Spec, control_plane: &ControlPlane, folder: &Path) -> anyhow
 
 /// Certificates and kubeconfigs of kubelet and kube-proxy.
 pub fn write_identities(
-    spec: &Spec,
+    node: &str,
     control_plane: &ControlPlane,
     server: &Server<'_>,
     folder: &Path,
 ) -> anyhow::Result<()> {
     fs::copy(control_plane.path().join("ca.crt"), folder.join("ca.crt"))?;
-    let (node, proxy) = (format!("system:node:{}", spec.name), "system:kube-proxy");
+    let (node, proxy) = (format!("system:node:{node}"), "system:kube-proxy");
     let inside = Path::new(FOLDER);
     let mut entry = kubeconfig::entry(&format!("https://{}:{}", server.address, server.port), &inside.join("ca.crt"));
     entry["tls-server-name"] = "kubernetes".into();

@@ -1,7 +1,7 @@
 //! The first process of a node: what an init system does for a kubelet.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,9 @@ use super::spec::Spec;
 
 /// Where a node's programs are.
 pub const PATH: &str = "/opt/node/programs:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where OCI archives are that it imports at its start.
+pub const IMAGES: &str = "/opt/node/images";
 
 /// How long a program may take to answer for the first time.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -37,30 +40,45 @@ pub fn run(spec: &Path) -> anyhow::Result<()> {
     root::enter(&spec)?;
     rustix::system::sethostname(spec.name.as_bytes())?;
     bring_up_network(&spec)?;
-    let mut programs = vec![daemon("containerd", &["--config", &format!("{FOLDER}/containerd.toml")])?];
-    retry("containerd", || call("ctr", &["version"]))?;
-    for image in std::fs::read_dir("/opt/node/images")? {
-        let image = image?.path();
-        call("ctr", &["--namespace", "k8s.io", "images", "import", &image.display().to_string()])?;
+    let mut programs = vec![start_containerd()?];
+    for image in images()? {
+        import(&image)?;
     }
     if spec.proxy {
         let config = format!("--config={FOLDER}/kube-proxy.yaml");
         programs.push(daemon("kube-proxy", &[&config, &format!("--hostname-override={}", spec.name)])?);
     }
-    programs.push(start_kubelet(&spec)?);
+    programs.push(start_kubelet(&spec.name, &spec.address())?);
     println!("Started");
     reap(&programs)
 }
 
+/// Starts containerd and waits until it answers.
+pub fn start_containerd() -> anyhow::Result<Child> {
+    let containerd = daemon("containerd", &["--config", &format!("{FOLDER}/containerd.toml")])?;
+    retry("containerd", || call("ctr", &["version"]))?;
+    Ok(containerd)
+}
+
+/// OCI archives that the node was given.
+pub fn images() -> anyhow::Result<Vec<PathBuf>> {
+    Ok(std::fs::read_dir(IMAGES)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?)
+}
+
+/// Imports an OCI archive into containerd.
+pub fn import(image: &Path) -> anyhow::Result<()> {
+    call("ctr", &["--namespace", "k8s.io", "images", "import", &image.display().to_string()])
+}
+
 /// Starts the kubelet.
-pub fn start_kubelet(spec: &Spec) -> anyhow::Result<Child> {
+pub fn start_kubelet(name: &str, address: &str) -> anyhow::Result<Child> {
     daemon(
         "kubelet",
         &[
             &format!("--config={FOLDER}/kubelet.yaml"),
             &format!("--kubeconfig={FOLDER}/kubelet.kubeconfig"),
-            &format!("--hostname-override={}", spec.name),
-            &format!("--node-ip={}", spec.address()),
+            &format!("--hostname-override={name}"),
+            &format!("--node-ip={address}"),
         ],
     )
 }
@@ -83,21 +101,25 @@ fn daemon(name: &str, arguments: &[&str]) -> anyhow::Result<Child> {
     command.spawn().with_context(|| format!("could not start {name}"))
 }
 
-fn call(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs a program of the node to its end.
+pub fn call(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output = command(name, arguments).stdin(Stdio::null()).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name} {}: {}", arguments.join(" "), errors.trim());
     Ok(())
 }
 
-fn command(name: &str, arguments: &[&str]) -> Command {
+/// A program of the node, found and run as on a machine of its own.
+#[must_use]
+pub fn command(name: &str, arguments: &[&str]) -> Command {
     // By way of env, so that it is looked for in the node's PATH and not in ours.
     let mut command = Command::new("/usr/bin/env");
     command.env_clear().env("PATH", PATH).env("HOME", "/root").current_dir("/").arg(name).args(arguments);
     command
 }
 
-fn retry(what: &str, attempt: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// Tries until it works, for a minute.
+pub fn retry(what: &str, attempt: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let begun = Instant::now();
     while let Err(error) = attempt() {
         ensure!(begun.elapsed() < PATIENCE, "{what} is not there after {} s: {error:#}", PATIENCE.as_secs());
@@ -109,7 +131,7 @@ fn retry(what: &str, attempt: impl Fn() -> anyhow::Result<()>) -> anyhow::Result
 /// Every orphan of the node is our child. The end of a program of ours is an error, but not the end of the node: its pods
 /// go on, as on a machine.
 #[expect(clippy::print_stdout, reason = "its log")]
-fn reap(programs: &[Child]) -> anyhow::Result<()> {
+pub fn reap(programs: &[Child]) -> anyhow::Result<()> {
     loop {
         let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
         if programs.iter().any(|program| i32::try_from(program.id()).ok() == Some(pid.as_raw_nonzero().get())) {

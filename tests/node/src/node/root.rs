@@ -57,13 +57,14 @@ pub fn enter(spec: &Spec) -> anyhow::Result<()> {
     );
     mount("overlay", &root, "overlay", MountFlags::empty(), CString::new(layers)?.as_c_str())
         .context("could not mount the node's root")?;
-    make_files(spec, &root)?;
+    make_files(&spec.name, spec.number, &root)?;
     mount("proc", root.join("proc"), "proc", MountFlags::empty(), None)?;
     mount_bind_recursive("/sys", root.join("sys"))?;
     for (name, mode) in [("dev", c"mode=755"), ("run", c"mode=755"), ("tmp", c"mode=1777")] {
         mount("tmpfs", root.join(name), "tmpfs", MountFlags::empty(), mode)?;
     }
     make_devices(&root.join("dev"))?;
+    complete_devices(&root.join("dev"))?;
     for (from, to) in [
         (spec.programs.clone(), "opt/node/programs"),
         (spec.at("images"), "opt/node/images"),
@@ -87,7 +88,7 @@ pub fn enter(spec: &Spec) -> anyhow::Result<()> {
 }
 
 /// What an installer would have made beside the packages' files.
-fn make_files(spec: &Spec, root: &Path) -> anyhow::Result<()> {
+pub fn make_files(name: &str, number: u8, root: &Path) -> anyhow::Result<()> {
     for folder in [
         "opt/node/programs",
         "opt/node/images",
@@ -106,8 +107,8 @@ fn make_files(spec: &Spec, root: &Path) -> anyhow::Result<()> {
         ("etc/hosts", "127.0.0.1 localhost\n"),
         // No name server: a pull of an image that nobody has fails at once.
         ("etc/resolv.conf", ""),
-        ("etc/hostname", &spec.name),
-        ("etc/machine-id", &format!("{:032x}\n", spec.number)),
+        ("etc/hostname", name),
+        ("etc/machine-id", &format!("{number:032x}\n")),
     ] {
         if !root.join(file).exists() {
             fs::write(root.join(file), content)?;
@@ -130,15 +131,22 @@ fn make_devices(dev: &Path) -> anyhow::Result<()> {
         rustix::process::umask(umask);
         made.with_context(|| format!("could not make the device {name}"))?;
     }
+    Ok(())
+}
+
+/// Adds to devices what is none: links and file systems.
+pub fn complete_devices(dev: &Path) -> anyhow::Result<()> {
     for (link, target) in
         [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("ptmx", "pts/ptmx")]
     {
-        symlink(target, dev.join(link))?;
+        if dev.join(link).symlink_metadata().is_err() {
+            symlink(target, dev.join(link))?;
+        }
     }
     for (name, kind, options) in
         [("pts", "devpts", c"newinstance,ptmxmode=0666"), ("shm", "tmpfs", c"mode=1777"), ("mqueue", "mqueue", c"")]
     {
-        fs::create_dir(dev.join(name))?;
+        fs::create_dir_all(dev.join(name))?;
         mount(kind, dev.join(name), kind, MountFlags::empty(), options)
             .with_context(|| format!("could not mount {name}"))?;
     }
