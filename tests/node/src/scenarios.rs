@@ -5,6 +5,7 @@ mod controllers;
 mod nodes;
 mod npus;
 mod readme;
+mod virtual_node;
 
 use futures::future::LocalBoxFuture;
 use node_suite::World;
@@ -36,6 +37,7 @@ macro_rules! scenario {
     };
 }
 
+const NONE: &[&str] = &[];
 const ONE: &[&str] = &["node-1"];
 const TWO: &[&str] = &["node-1", "node-2"];
 const FOUR: &[&str] = &["node-1", "node-2", "node-3", "node-4"];
@@ -66,4 +68,5 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario!("advice", TWO, causes::advice, "a pod that cannot be made is no old revision"),
     scenario!("driver-alone", ONE, causes::driver_alone, "the driver on a machine on which nothing has run before"),
     scenario!("plugin-first", ONE, causes::plugin_first, "a device plugin that starts before the driver"),
+    scenario!("virtual-node", NONE, virtual_node::run, "NPUs behind an IOMMU go to virtual machines and come back"),
 ];

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             return fail();
         }
         "eat-memory" => eat_memory(),
+        path if path.starts_with('/') => return hold(path, ends),
         other => {
             eprintln!("STAND_IN={other} is not known");
             return ExitCode::from(2);
@@ -64,6 +65,17 @@ fn main() -> ExitCode {
 fn fail() -> ExitCode {
     eprintln!("cannot open /dev/rsd0: No such device");
     ExitCode::from(7)
+}
+
+/// As a virtual machine, which keeps a device open until it ends.
+fn hold(path: &str, ends: SigSet) -> ExitCode {
+    match fs::File::options().read(true).write(true).open(path) {
+        Ok(_device) => ends.wait().map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("could not open {path}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn eat_memory() {
