@@ -149,7 +149,7 @@ async fn told(world: &World, words: &[&str]) {
     eventually_within(SOON, &format!("the condition to say {words:?}"), async || {
         let condition = world.cluster.condition("npu", CONDITION).await;
         Wait::until(condition, |condition| {
-            condition.contains("node-1") && words.iter().all(|word| condition.contains(word))
+            condition.contains("node-") && words.iter().all(|word| condition.contains(word))
         })
     })
     .await;
