@@ -9,7 +9,8 @@ use crate::pod_view::{Container, PodView, Terminated};
 /// How long a pod may take to end beyond its grace period before that is told as a fault.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
-/// For how long the end of a container explains why the next one is not ready.
+/// For how long the end of a container explains why the next one is not ready. An init container has no probe and either
+/// succeeds or fails: while it runs again, however long, its last failure is the news.
 const RECENT: SignedDuration = SignedDuration::from_mins(10);
 
 /// The most of a cause that a message quotes, in characters.
@@ -159,9 +160,10 @@ fn alive(pod: &PodView, now: Timestamp) -> PodProblem {
         let reason = scheduled.reason.as_deref().unwrap_or("Unschedulable");
         return PodProblem::new(Severity::Unschedulable, reason, scheduled.message.as_deref().map(clip));
     }
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses);
+    let init = status.init_container_statuses.iter().map(|container| waiting(pod, container, None));
+    let main = status.container_statuses.iter().map(|container| waiting(pod, container, Some(now)));
     // Of equals the last is taken, which is the first of the pod.
-    let worst = containers.rev().filter_map(|container| waiting(pod, container, now)).max_by_key(|one| one.severity);
+    let worst = init.chain(main).rev().flatten().max_by_key(|one| one.severity);
     worst.unwrap_or_else(|| match status.phase.as_str() {
         "Running" => PodProblem::new(Severity::NotReady, "not ready", None).unexplained(Unexplained::Probe),
         _ if !pod.is_bound() => PodProblem::new(Severity::Starting, "not scheduled yet", None),
@@ -169,8 +171,9 @@ fn alive(pod: &PodView, now: Timestamp) -> PodProblem {
     })
 }
 
-/// What a container waits for, or how it ended; `None` when it runs well or is done.
-fn waiting(pod: &PodView, container: &Container, now: Timestamp) -> Option<PodProblem> {
+/// What a container waits for, or how it ended; `None` when it runs well or is done. With a time, its previous end counts
+/// only while that is [`RECENT`].
+fn waiting(pod: &PodView, container: &Container, recent_at: Option<Timestamp>) -> Option<PodProblem> {
     let death = |terminated: &Terminated| death(terminated, &container.name, pod.memory_limit(&container.name));
     let failed = |terminated: &&Terminated| terminated.exit_code != 0;
     let last = container.last_state.terminated.as_ref().filter(failed);
@@ -193,7 +196,11 @@ fn waiting(pod: &PodView, container: &Container, now: Timestamp) -> Option<PodPr
     if let Some(terminated) = container.state.terminated.as_ref().filter(failed) {
         return Some(PodProblem::new(Severity::Failing, &death(terminated), None));
     }
-    let last = last.filter(|last| last.finished_at.as_ref().is_none_or(|end| now.duration_since(end.0) < RECENT));
+    let is_recent = |last: &&Terminated| match (recent_at, &last.finished_at) {
+        (Some(now), Some(end)) => now.duration_since(end.0) < RECENT,
+        _ => true,
+    };
+    let last = last.filter(is_recent);
     let restarted = last.filter(|_| !container.ready && container.state.terminated.is_none());
     restarted.map(|last| PodProblem::new(Severity::Failing, "restarted", Some(death(last))))
 }

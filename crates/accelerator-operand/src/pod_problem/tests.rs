@@ -177,3 +177,31 @@ fn a_pod_without_a_node_names_the_one_it_was_made_for() {
     let problem = PodProblem::of(&view(&json!({}), &affinity, &status), now()).expect("a problem");
     assert_eq!(problem.to_string(), "node-7 (Unschedulable: Insufficient cpu.)");
 }
+
+/// As `give-back` does while a device is held: it runs for longer than an end is recent, over and over.
+#[test]
+fn an_init_container_that_runs_again_keeps_its_last_failure_until_it_succeeds() {
+    let failed = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "qemu (42) holds 0000:01:00.0",
+        "finishedAt": "2025-12-31T20:00:00Z"}});
+    let status = |state: &Value, main: &Value| {
+        json!({"phase": "Pending",
+            "initContainerStatuses": [{"name": "give-back", "ready": false, "state": state, "lastState": failed}],
+            "containerStatuses": [{"name": "main", "ready": false, "state": main}]})
+    };
+    let initializing = json!({"waiting": {"reason": "PodInitializing"}});
+    let running = problem(&status(&json!({"running": {}}), &initializing));
+    let words = "n (restarted: container give-back exited with code 1: qemu (42) holds 0000:01:00.0)";
+    assert_eq!(running.to_string(), words);
+    assert_eq!(running.severity, Severity::Failing);
+
+    let succeeded = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+    assert_eq!(problem(&status(&succeeded, &initializing)).to_string(), "n (PodInitializing)");
+    assert_eq!(problem(&status(&succeeded, &json!({"running": {}}))).to_string(), "n (starting)");
+
+    let old = json!({"exitCode": 3, "finishedAt": "2025-12-31T20:00:00Z"});
+    assert_eq!(
+        problem(&container(&json!({"running": {}}), &old)).to_string(),
+        "n (not ready)",
+        "of any other container"
+    );
+}
