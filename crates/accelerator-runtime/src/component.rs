@@ -27,7 +27,7 @@ use self::diagnosis::Diagnosis;
 use self::install_owner::InstallOwner;
 use self::transitions::{Seen, Transitions};
 use crate::{
-    AbsenceCheck, Announcement, Options, Program, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
+    AbsenceCheck, EventRequest, Options, Program, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
 };
 
 /// When to ask again for what a plan cannot do without.
@@ -300,7 +300,7 @@ impl Controller {
         let seen = Seen { reason: report.reason, message: &report.condition.message, needs_attention };
         let tell = self.transitions.as_mut().and_then(|(_, transitions)| transitions.observe(seen, Instant::now()));
         if let Some(tell) = tell {
-            runtime.events.announce(Announcement {
+            runtime.events.publish(EventRequest {
                 regarding: config.object_ref(&()),
                 warning: tell.warning,
                 reason: tell.reason.as_str(),
@@ -345,6 +345,6 @@ fn tell(
 ) {
     if let Some(config) = active {
         let regarding = config.object_ref(&());
-        runtime.events.announce(Announcement { regarding, warning: false, reason, action, note });
+        runtime.events.publish(EventRequest { regarding, warning: false, reason, action, note });
     }
 }

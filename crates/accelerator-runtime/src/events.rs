@@ -32,9 +32,9 @@ const NOTE_BYTES: usize = 1024;
 /// Kubernetes refuses longer names of events.
 const NAME_BYTES: usize = 253;
 
-/// Something worth telling about an object.
+/// An event to publish about an object.
 #[derive(Clone, Debug)]
-pub struct Announcement {
+pub struct EventRequest {
     /// The object. Cluster-scoped.
     pub regarding: ObjectReference,
     /// Whether somebody may have to act.
@@ -47,10 +47,10 @@ pub struct Announcement {
     pub note: String,
 }
 
-/// Where announcements go.
+/// Where event requests go.
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: mpsc::Sender<Announcement>,
+    queue: mpsc::Sender<EventRequest>,
     metrics: Metrics,
 }
 
@@ -58,35 +58,30 @@ impl Events {
     /// The sending end, and the future that publishes.
     pub(crate) fn new(client: Client, controller: &'static str, metrics: Metrics) -> (Self, impl Future<Output = ()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let publisher = publish(Api::namespaced(client, NAMESPACE), controller, waiting, metrics.clone());
+        let publisher = send(Api::namespaced(client, NAMESPACE), controller, waiting, metrics.clone());
         (Self { queue, metrics }, publisher)
     }
 
-    /// Publishes soon, or drops the announcement when too many wait.
-    pub fn announce(&self, announcement: Announcement) {
-        if self.queue.try_send(announcement).is_err() {
+    /// Publishes soon, or drops the request when too many wait.
+    pub fn publish(&self, request: EventRequest) {
+        if self.queue.try_send(request).is_err() {
             self.metrics.event("dropped");
         }
     }
 }
 
-async fn publish(
-    api: Api<Event>,
-    controller: &'static str,
-    mut waiting: mpsc::Receiver<Announcement>,
-    metrics: Metrics,
-) {
+async fn send(api: Api<Event>, controller: &'static str, mut waiting: mpsc::Receiver<EventRequest>, metrics: Metrics) {
     let mut budgets: HashMap<String, Budget> = HashMap::new();
     let mut failing = false;
-    while let Some(announcement) = waiting.recv().await {
+    while let Some(request) = waiting.recv().await {
         let now = Instant::now();
         budgets.retain(|_, budget| !budget.is_full(now));
-        let object = announcement.regarding.uid.clone().unwrap_or_default();
+        let object = request.regarding.uid.clone().unwrap_or_default();
         if !budgets.entry(object).or_insert_with(|| Budget::full(now)).take(now) {
             metrics.event("dropped");
             continue;
         }
-        match api.create(&PostParams::default(), &event(announcement, controller)).await {
+        match api.create(&PostParams::default(), &event(request, controller)).await {
             Ok(_) => {
                 failing = false;
                 metrics.event("published");
@@ -102,8 +97,8 @@ async fn publish(
     }
 }
 
-fn event(announcement: Announcement, controller: &'static str) -> Event {
-    let Announcement { regarding, warning, reason, action, mut note } = announcement;
+fn event(request: EventRequest, controller: &'static str) -> Event {
+    let EventRequest { regarding, warning, reason, action, mut note } = request;
     let now = clock::now();
     note.truncate(note.floor_char_boundary(NOTE_BYTES));
     Event {
@@ -193,13 +188,13 @@ mod tests {
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let announcement = Announcement {
+        let request = EventRequest {
             regarding: ObjectReference::default(),
             warning: true,
             reason: "ApplyFailed",
             action: "Apply",
             note: "é".repeat(NOTE_BYTES),
         };
-        assert_eq!(event(announcement, "x").note.expect("a note").len(), NOTE_BYTES);
+        assert_eq!(event(request, "x").note.expect("a note").len(), NOTE_BYTES);
     }
 }

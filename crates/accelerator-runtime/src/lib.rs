@@ -22,7 +22,7 @@ pub use absence::AbsenceCheck;
 pub use accelerator_process::Backoff;
 pub use accelerator_process::clock::now;
 pub use component::run_component;
-pub use events::{Announcement, Events};
+pub use events::{EventRequest, Events};
 pub use metrics::Metrics;
 pub use options::Options;
 pub use program::{Program, Reconcile, Runtime};

@@ -43,7 +43,7 @@ pub struct Runtime {
     pub client: Client,
     /// The metric families.
     pub metrics: Metrics,
-    /// Where announcements go.
+    /// Where event requests go.
     pub events: Events,
     /// Wakes the controller's loop: something that a watch feeds has changed.
     pub changed: Arc<Notify>,

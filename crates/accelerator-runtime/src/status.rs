@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{Announcement, Backoff, Events, random};
+use crate::{Backoff, EventRequest, Events, random};
 use accelerator_process::chain;
 
 /// However fast things change, they are told at most this often.
@@ -187,7 +187,7 @@ impl StatusWriter {
             err = message,
             "The installed CRD does not know the status of this version; {remedy}"
         );
-        self.events.announce(Announcement {
+        self.events.publish(EventRequest {
             regarding: config.object_ref(&()),
             warning: reason.is_warning(),
             reason: reason.as_str(),

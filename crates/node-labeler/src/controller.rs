@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
 use accelerator_api::{ObservedConfig, Reason, active};
-use accelerator_runtime::{AbsenceCheck, Announcement, Event, Holder, Reconcile, Runtime, Shared, StatusWriter, Store};
+use accelerator_runtime::{AbsenceCheck, Event, EventRequest, Holder, Reconcile, Runtime, Shared, StatusWriter, Store};
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Resource, ResourceExt};
@@ -101,7 +101,7 @@ impl Reconcile for Labeler {
         if self.index.with(Index::take_trouble) == Some(Trouble::Ended) {
             log_ended();
         }
-        self.announce(active.map(|index| configs[index].as_ref()), runtime);
+        self.tell_invalid_modes(active.map(|index| configs[index].as_ref()), runtime);
         if let (Some(why), Some(active)) = (self.index.with(Index::take_contest), active) {
             tell_contest(&configs[active], why, runtime);
         }
@@ -163,13 +163,13 @@ impl Labeler {
 
     /// Tells the admins of nodes whose workload label is no mode. After a restart, those that were told of before, as
     /// the counts in the status say, are not told of again.
-    fn announce(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
-        let invalid = self.index.with(Index::take_announcements);
+    fn tell_invalid_modes(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
+        let invalid = self.index.with(Index::take_invalid_modes);
         let counted = active.and_then(|config| config.status.nodes.as_ref()).map_or(0, |nodes| nodes.invalid_mode);
         let known = !std::mem::replace(&mut self.started, true) && usize::try_from(counted) == Ok(invalid.len());
         for InvalidMode { node, value } in invalid.into_iter().filter(|_| !known) {
             warn!(node, value, "Node has a workload label that is no mode");
-            runtime.events.announce(Announcement {
+            runtime.events.publish(EventRequest {
                 regarding: ObjectReference {
                     api_version: Some("v1".into()),
                     kind: Some("Node".into()),
@@ -195,5 +195,5 @@ fn tell_contest(config: &ObservedConfig, note: String, runtime: &Runtime) {
     let reason = Reason::Contested.as_str();
     warn!(acceleratorConfig = config.name_any(), reason, err = note, "What is written to a node does not last");
     let regarding = config.object_ref(&());
-    runtime.events.announce(Announcement { regarding, warning: true, reason, action: "Label", note });
+    runtime.events.publish(EventRequest { regarding, warning: true, reason, action: "Label", note });
 }

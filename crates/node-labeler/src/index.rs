@@ -33,7 +33,7 @@ pub struct Index {
     tally: Tally,
     /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
-    announcements: Vec<InvalidMode>,
+    invalid_modes: Vec<InvalidMode>,
     contests: Contests,
 }
 
@@ -77,7 +77,7 @@ struct Node {
     hold_down: HoldDown,
     effects: Effects,
     /// The value of an invalid workload label that has been told of.
-    announced: Option<Box<str>>,
+    told_invalid: Option<Box<str>>,
     /// Its entry in the timers.
     timer: Option<Instant>,
 }
@@ -95,7 +95,7 @@ impl Index {
             timers: BTreeSet::new(),
             tally: Tally::default(),
             changed: None,
-            announcements: vec![],
+            invalid_modes: vec![],
             contests: Contests::default(),
         }
     }
@@ -124,7 +124,7 @@ impl Index {
     pub fn on_leadership_lost(&mut self, now: Instant) {
         self.set_policy(Policy::Frozen, now);
         self.queue.clear();
-        self.announcements.clear();
+        self.invalid_modes.clear();
         self.contests = Contests::default();
         self.nodes.values_mut().for_each(|node| node.effects = Effects::default());
         self.changed = None;
@@ -241,8 +241,8 @@ impl Index {
     }
 
     /// Nodes whose workload label turned out to be no mode, each once.
-    pub fn take_announcements(&mut self) -> Vec<InvalidMode> {
-        std::mem::take(&mut self.announcements)
+    pub fn take_invalid_modes(&mut self) -> Vec<InvalidMode> {
+        std::mem::take(&mut self.invalid_modes)
     }
 
     /// Looks at a node as it is known now: decides, and keeps sums, queue and timers in step. A change of its labels is
@@ -271,8 +271,8 @@ impl Index {
         let (due, contests) = node.due(view, now);
         node.differs = !due.is_empty() || !contests.is_empty();
         node.hold_down.observe(node.decision.is_npu_missing, now);
-        let announcement = announcement(name, view, &mut node);
-        self.announcements.extend(announcement);
+        let untold = untold_invalid_mode(name, view, &mut node);
+        self.invalid_modes.extend(untold);
         if due.is_empty() {
             self.queue.settle(name);
         } else {
@@ -312,13 +312,13 @@ impl Node {
 }
 
 /// What to tell the admin of the node, if that has not been told.
-fn announcement(name: &str, view: &NodeView, node: &mut Node) -> Option<InvalidMode> {
+fn untold_invalid_mode(name: &str, view: &NodeView, node: &mut Node) -> Option<InvalidMode> {
     let invalid = match &view.workload {
         WorkloadLabel::Unknown(value) if node.decision.state == NodeState::InvalidMode => Some(value.clone()),
         _ => None,
     };
-    let is_told = node.announced == invalid;
-    node.announced.clone_from(&invalid);
+    let is_told = node.told_invalid == invalid;
+    node.told_invalid.clone_from(&invalid);
     let value = invalid.filter(|_| !is_told)?;
     Some(InvalidMode { node: name.into(), value: value.into() })
 }

@@ -6,7 +6,7 @@ use accelerator_api::contract::COMPONENTS;
 use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active_first, condition_types};
 use accelerator_operand::condition;
 use accelerator_runtime::{
-    Announcement, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency, now as wall_clock,
+    EventRequest, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency, now as wall_clock,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
@@ -112,7 +112,7 @@ fn tell_superseded(before: &ObservedConfig, now: &ObservedConfig, runtime: &Runt
         condition.map(|condition| condition.message.clone())
     };
     if let (None, Some(note)) = (accepted(before), accepted(now)) {
-        runtime.events.announce(Announcement {
+        runtime.events.publish(EventRequest {
             regarding: now.object_ref(&()),
             warning: true,
             reason,

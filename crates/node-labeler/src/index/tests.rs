@@ -197,17 +197,16 @@ fn changes_are_fresh_for_a_while_but_not_what_was_there_before_us() {
 }
 
 #[test]
-fn an_invalid_mode_is_announced_once_per_value() {
+fn an_invalid_mode_is_told_once_per_value() {
     let now = Instant::now();
     let unknown = |version, value: &str| view(version, WorkloadLabel::Unknown(value.into()));
     let mut index = index(MODES, &[("a", unknown(1, "contianer"))], now);
-    let announced =
-        |index: &mut Index| -> Vec<_> { index.take_announcements().into_iter().map(|one| one.value).collect() };
-    assert_eq!(announced(&mut index), ["contianer"]);
+    let told = |index: &mut Index| -> Vec<_> { index.take_invalid_modes().into_iter().map(|one| one.value).collect() };
+    assert_eq!(told(&mut index), ["contianer"]);
     index.apply("a", unknown(2, "contianer"), now);
-    assert_eq!(announced(&mut index), Vec::<String>::new());
+    assert_eq!(told(&mut index), Vec::<String>::new());
     index.apply("a", unknown(3, "vm"), now);
-    assert_eq!(announced(&mut index), ["vm"]);
+    assert_eq!(told(&mut index), ["vm"]);
     assert_eq!(index.counts().invalid_mode, 1);
     assert!(index.assignments().invalid.expect("told").contains("such as a"));
 }
@@ -242,11 +241,11 @@ fn who_leads_no_longer_writes_and_tells_nothing_and_grows_no_queue() {
     index.on_leadership_lost(now);
     index.apply("c", container(2), now);
     assert_eq!(work(&mut index, now), Vec::<String>::new());
-    assert_eq!(index.take_announcements(), []);
+    assert_eq!(index.take_invalid_modes(), []);
     assert_eq!(index.queue.pop(), None);
     index.set_policy(MODES, now);
     assert_eq!(work(&mut index, now), ["a", "c"]);
-    assert_eq!(index.take_announcements().len(), 1);
+    assert_eq!(index.take_invalid_modes().len(), 1);
 }
 
 /// Somebody removes one label of one node whenever it is set.
