@@ -132,3 +132,18 @@ async fn what_is_uninstalled_is_collected() -> anyhow::Result<()> {
     cluster.expect_operands(&[]).await;
     Ok(())
 }
+
+/// Tools that follow kstatus take an object that nobody has looked at for one in progress, by the CRD's default.
+#[tokio::test]
+async fn a_fresh_object_says_that_nobody_has_looked_at_it() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    cluster.configure("default", Access::enable(&["driver"])).await?;
+    assert_eq!(cluster.config("default").await["status"], json!({"observedGeneration": -1}));
+    let _labeler = cluster.start(LABELER).await;
+    eventually("the generation to be observed", async || {
+        let config = cluster.config("default").await;
+        Wait::until(config["status"]["observedGeneration"].clone(), |seen| *seen == config["metadata"]["generation"])
+    })
+    .await;
+    Ok(())
+}

@@ -81,3 +81,34 @@ async fn a_mode_that_is_switched_back_is_not_ready_before_the_old_pod_is_gone() 
     .await;
     Ok(())
 }
+
+/// Its pod crashes, gets ready for a moment and crashes again.
+#[tokio::test]
+async fn a_crash_loop_makes_one_warning_and_no_row_of_normal_events() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let _controller = cluster.start(CONTROLLER).await;
+    cluster.npu_nodes("c", 1, "").await?;
+    cluster.label("c-0", DEPLOY, Some("true")).await?;
+    let mut section = Access::enable(&["device-plugin"]);
+    section["daemonsets"] = json!({"updateStrategy": {"minReadySeconds": 0}});
+    cluster.configure("default", section).await?;
+    cluster.expect_condition("default", CONDITION, "True/Ready").await;
+    let fault = |value: &str| {
+        let select = ["-n", OPERANDS, "label", "--overwrite", "pods", "-l", "name=rebellions-device-plugin"];
+        cluster.kubectl(&[select.as_slice(), &[&format!("sim.test/fault{value}")]].concat())
+    };
+    fault("=CrashLoopBackOff")?;
+    cluster.expect_event("default", "PodsNotReady: rebellions-device-plugin: ready on 0 of 1 node").await;
+    for _ in 0..3 {
+        fault("-")?;
+        cluster.expect_condition("default", CONDITION, "True/Ready").await;
+        fault("=CrashLoopBackOff")?;
+        cluster.expect_condition("default", CONDITION, "False/PodsNotReady").await;
+    }
+    // Longer than a failure has to last to be told.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let events = cluster.events("default").await;
+    let of = |reason: &str| events.iter().filter(|event| event.starts_with(reason)).count();
+    assert_eq!((of("Ready: "), of("PodsNotReady: ")), (1, 1), "{events:?}");
+    Ok(())
+}
