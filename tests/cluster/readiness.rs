@@ -84,13 +84,9 @@ async fn it_names_what_is_missing() -> anyhow::Result<()> {
 
     // A taint that the pods do not tolerate keeps the node out, and only the labeler can tell.
     cluster.kubectl(&["taint", "node", "n-0", "example.com/broken=:NoExecute"])?;
-    eventually("the taint to be named", async || {
-        let named = "driver: assigned to 1 node, but its DaemonSet counts 0; a taint that its pods do not tolerate";
-        Wait::until(cluster.condition("default", "Ready").await, |ready| {
-            ready.starts_with("False/ComponentsNotReady") && ready.contains(named)
-        })
-    })
-    .await;
+    let named = "False/ComponentsNotReady: driver: assigned to 1 node, but its DaemonSet counts 0: n-0 (its pods do not \
+                 tolerate the taint example.com/broken:NoExecute)";
+    cluster.expect_condition("default", "Ready", named).await;
     cluster.configure("default", with_toleration(Access::enable(&["driver", "device-plugin"]))).await?;
     cluster.expect_ready("default").await;
     Ok(())

@@ -43,7 +43,8 @@ fn names_selectors_and_placement_are_those_of_the_contract() {
         assert_eq!(value["spec"]["template"]["metadata"]["labels"]["name"], component.operand);
         let pod = &value["spec"]["template"]["spec"];
         assert_eq!(pod["nodeSelector"], json!({component.deploy_label: DEPLOY}));
-        let toleration = json!({"key": "rebellions.ai/npu", "operator": "Exists", "effect": "NoSchedule"});
+        let toleration =
+            json!({"key": accelerator_api::contract::NPU_TAINT, "operator": "Exists", "effect": "NoSchedule"});
         assert_eq!(pod["tolerations"], json!([toleration]));
     }
 }

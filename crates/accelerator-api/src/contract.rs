@@ -11,6 +11,9 @@ pub const WORKLOAD_CONFIG_LABEL: &str = "rebellions.ai/npu.workload.config";
 /// The admin's label that makes node-labeler leave a node exactly as it is, when its value is `true`.
 pub const SKIP_LABEL: &str = "rebellions.ai/npu.deploy.skip";
 
+/// The taint of nodes that are kept for NPU workloads. Every operand tolerates it, with the effect `NoSchedule`.
+pub const NPU_TAINT: &str = "rebellions.ai/npu";
+
 /// The value of a deploy label that puts a component on a node. Any other value is somebody else's and is honoured.
 pub const DEPLOY: &str = "true";
 

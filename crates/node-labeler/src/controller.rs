@@ -12,6 +12,7 @@ use kube::{Api, Resource, ResourceExt};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use crate::exclusion_look::ExclusionLook;
 use crate::index::{Index, InvalidMode};
 use crate::queue::Trouble;
 use crate::rules::Policy;
@@ -37,6 +38,7 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
         index: index.clone(),
         configs: configs.clone(),
         writer: StatusWriter::new(runtime.client.clone(), NODE_LABELER, runtime.events.clone()),
+        look: ExclusionLook::new(Api::all(runtime.client.clone()), Arc::clone(&runtime.changed)),
     };
     let labeler = Labeler {
         index,
@@ -105,6 +107,7 @@ impl Reconcile for Labeler {
         if let (Some(why), Some(active)) = (self.index.with(Index::take_contest), active) {
             tell_contest(&configs[active], why, runtime);
         }
+        let look = self.reporter.look_at_uncounted(active.map(|index| configs[index].as_ref()));
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let mut next = self.reporter.report(&configs, active, runtime).await;
         if self.may_label() {
@@ -115,12 +118,13 @@ impl Reconcile for Labeler {
         }
         runtime.metrics.reconciled(self.index.with(|index| index.failing()) == 0, started.elapsed());
         let due = self.index.with(|index| index.due_at()).map(tokio::time::Instant::from_std);
-        [next, due, self.absence.due_at()].into_iter().flatten().min()
+        [next, due, look, self.absence.due_at()].into_iter().flatten().min()
     }
 
     fn on_leadership_lost(&mut self) {
         self.index.with(|index| index.on_leadership_lost(Instant::now()));
         self.absence.forget();
+        self.reporter.look_at_uncounted(None);
         self.started = false;
         self.holding = None;
     }

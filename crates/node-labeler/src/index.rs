@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::contests::Contests;
 use crate::effect::{Change, Contest, Effects};
+use crate::exclusion::Excluded;
+use crate::exclusion_look::{Found, NODES, Tainted};
 use crate::hold_down::HoldDown;
 use crate::queue::{Outcome, Trouble, WorkQueue};
 use crate::rules::{Decision, NodeState, Policy, decide, patch};
@@ -215,7 +217,27 @@ impl Index {
             trouble: self.queue.trouble(),
             contested: self.contests.describe(),
             invalid: self.tally.invalid(),
+            excluded: vec![],
         }
+    }
+
+    /// Assigned nodes that have taints, the newest first, as many as are looked at in one go.
+    pub(crate) fn tainted(&self) -> Vec<Tainted> {
+        let assigned = self.nodes.iter().filter(|(_, node)| node.decision.deploy.iter().any(|label| label.is_set()));
+        let tainted = assigned.filter_map(|(name, _)| Some((self.store.get(name)?.tainted_at?, name)));
+        let mut tainted: Vec<_> = tainted.collect();
+        tainted.sort_by(|one, other| other.cmp(one));
+        tainted.into_iter().take(NODES).map(|(at, name)| (name.to_string(), at)).collect()
+    }
+
+    /// Those of these nodes that are assigned and have the same taints still.
+    pub(crate) fn excluded(&self, found: Vec<Found>) -> Vec<Excluded> {
+        let current = found.into_iter().filter_map(|((node, at), why)| {
+            let view = self.store.get(&node).filter(|view| view.tainted_at == Some(at));
+            let assigned = self.nodes.get(node.as_str()).filter(|_| view.is_some())?.decision.deploy;
+            Some(Excluded { assigned: assigned.map(DeployLabel::is_set), node, why })
+        });
+        current.collect()
     }
 
     /// How many nodes have labels that are still to be written.

@@ -7,6 +7,8 @@
 pub mod contests;
 pub mod controller;
 pub mod effect;
+pub mod exclusion;
+mod exclusion_look;
 pub mod hold_down;
 pub mod index;
 pub mod queue;

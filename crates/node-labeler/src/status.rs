@@ -12,14 +12,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
+use crate::exclusion_look::ExclusionLook;
 use crate::index::Index;
-use crate::summary::ready;
+use crate::summary::{Assignments, ready, uncounted};
 
 /// Says in the status what is known of nodes and what every component reports.
 pub(crate) struct Reporter {
     pub index: Shared<Index>,
     pub configs: Shared<Store<Arc<ObservedConfig>>>,
     pub writer: StatusWriter,
+    pub look: ExclusionLook,
 }
 
 impl Reporter {
@@ -69,10 +71,25 @@ impl Reporter {
         None
     }
 
+    /// Has nodes looked at that are assigned and not counted, if there are any. Returns when to come back.
+    pub(crate) fn look_at_uncounted(&mut self, config: Option<&ObservedConfig>) -> Option<tokio::time::Instant> {
+        let spec = config.and_then(|config| config.spec.as_ref().ok());
+        let section = spec.and_then(|spec| spec.providers.rebellions.as_ref());
+        let missing = config.zip(section).map(|(config, section)| {
+            uncounted(section, &config.status, self.index.with(|index| index.assignments().assigned))
+        });
+        let common = section.and_then(|section| section.daemonsets.as_ref());
+        let tolerations = common.map(|common| common.tolerations.as_slice()).unwrap_or_default();
+        self.look.observe(missing.unwrap_or_default(), || self.index.with(|index| index.tainted()), tolerations)
+    }
+
     /// What to say of the config that counts.
     fn verdict(&self, config: &ObservedConfig) -> (Option<NodeCounts>, Vec<Condition>) {
         let generation = config.metadata.generation;
-        let (counts, nodes) = self.index.with(|index| (index.counts(), index.assignments()));
+        let (counts, nodes) = self.index.with(|index| {
+            let excluded = index.excluded(self.look.found());
+            (index.counts(), Assignments { excluded, ..index.assignments() })
+        });
         let (accepted, readiness) = match &config.spec {
             Err(why) => {
                 let message = format!("this version cannot read the spec, everything stays as it is: {why}");

@@ -3,7 +3,11 @@
 use accelerator_api::contract::{COMPONENTS, Component};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, count};
 
+use crate::exclusion::{Excluded, Exclusion};
 use crate::view::PerComponent;
+
+/// How many nodes that are not counted a message names.
+const NAMED: usize = 3;
 
 /// What the labeler knows of nodes that a component's controller cannot know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Assignments {
     pub trouble: Option<String>,
     /// A node whose workload label is no mode, if there is one, and how many there are.
     pub invalid: Option<String>,
+    /// Nodes that are known to keep pods off, and why.
+    pub excluded: Vec<Excluded>,
 }
 
 /// The reason and message of the condition Ready.
@@ -36,12 +42,12 @@ pub fn ready(
 ) -> (Reason, String) {
     let enabled: Vec<_> = COMPONENTS
         .iter()
-        .zip(nodes.assigned)
-        .filter(|(component, _)| rebellions.is_some_and(|section| component.enabled(section)))
+        .enumerate()
+        .filter(|(_, component)| rebellions.is_some_and(|section| component.enabled(section)))
         .collect();
     let complaints: Vec<_> = enabled
         .iter()
-        .filter_map(|(component, assigned)| complaint(component, status, *assigned, generation))
+        .filter_map(|(index, component)| complaint(component, *index, status, nodes, generation))
         .collect();
     let (reason, mut message) = if enabled.is_empty() {
         (Reason::NoComponentsEnabled, "no component is enabled".to_owned())
@@ -69,8 +75,9 @@ pub fn ready(
 /// Why a component does not count as ready.
 fn complaint(
     component: &Component,
+    index: usize,
     status: &AcceleratorConfigStatus,
-    assigned: i64,
+    nodes: &Assignments,
     generation: Option<i64>,
 ) -> Option<(Reason, String)> {
     let name = component.name;
@@ -85,17 +92,51 @@ fn complaint(
         return Some((Reason::ComponentNotReporting, why));
     }
     let why = if condition.status != "True" {
-        format!("{name}: {}: {}", condition.reason, condition.message)
-    } else if entry.desired != assigned {
-        format!(
-            "{name}: assigned to {}, but its DaemonSet counts {}; a taint that its pods do not tolerate keeps a node out",
-            count(assigned, "node"),
-            entry.desired
-        )
+        let told = format!("{name}: {}: {}", condition.reason, condition.message);
+        // A taint may keep the next pod off while the one that is there runs on.
+        let is_known = nodes.assigned[index] > entry.desired && nodes.excluded.iter().any(|node| node.assigned[index]);
+        if is_known { format!("{told}; {}", uncounted_nodes(index, entry.desired, nodes).1) } else { told }
+    } else if entry.desired != nodes.assigned[index] {
+        let (reason, why) = uncounted_nodes(index, entry.desired, nodes);
+        return Some((reason, format!("{name}: {why}")));
     } else {
         return None;
     };
     Some((Reason::ComponentsNotReady, why))
+}
+
+/// Why a component's DaemonSet counts fewer nodes than are assigned, as far as that is known.
+fn uncounted_nodes(index: usize, desired: i64, nodes: &Assignments) -> (Reason, String) {
+    let assigned = nodes.assigned[index];
+    let mut why = format!("assigned to {}, but its DaemonSet counts {desired}", count(assigned, "node"));
+    let known: Vec<_> = nodes.excluded.iter().filter(|node| node.assigned[index]).collect();
+    if assigned < desired || known.is_empty() {
+        return (Reason::ComponentsNotReady, why);
+    }
+    let names: Vec<_> = known.iter().take(NAMED).map(|node| node.describe()).collect();
+    why = format!("{why}: {}", names.join(", "));
+    let as_count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let more = assigned - desired - as_count(names.len());
+    if more > 0 {
+        why = format!("{why} and {}", count(more, "more node"));
+    }
+    let all_lost = known.iter().all(|node| node.why == Exclusion::NotReady);
+    let explains_all = as_count(known.len()) >= assigned - desired;
+    (if all_lost && explains_all { Reason::NodesNotReady } else { Reason::ComponentsNotReady }, why)
+}
+
+/// How many assigned nodes each enabled component's DaemonSet does not count.
+#[must_use]
+pub fn uncounted(
+    rebellions: &Rebellions,
+    status: &AcceleratorConfigStatus,
+    assigned: PerComponent<i64>,
+) -> PerComponent<i64> {
+    std::array::from_fn(|index| {
+        let component = COMPONENTS[index];
+        let entry = status.component(component.operand).filter(|_| component.enabled(rebellions));
+        entry.map_or(0, |entry| assigned[index] - entry.desired)
+    })
 }
 
 #[cfg(test)]
@@ -160,7 +201,10 @@ mod tests {
         nodes.assigned[0] = 3;
         let (reason, message) = verdict(&status, &nodes);
         assert_eq!(reason, Reason::ComponentsNotReady, "a node was labelled that its DaemonSet has not counted");
-        assert!(message.contains("assigned to 3 nodes, but its DaemonSet counts 2"), "{message}");
+        assert_eq!(
+            message, "driver: assigned to 3 nodes, but its DaemonSet counts 2",
+            "nothing is claimed to be known"
+        );
 
         nodes = Assignments { fresh: true, ..well.1.clone() };
         assert_eq!(verdict(&status, &nodes).0, Reason::NodesChanging);
@@ -172,6 +216,29 @@ mod tests {
 
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 3);
         assert_eq!(verdict(&status, &well.1).0, Reason::ComponentNotReporting, "its report is about an older spec");
+    }
+
+    #[test]
+    fn nodes_that_are_not_counted_are_named_with_what_keeps_pods_off() {
+        let (status, mut nodes) = all_well();
+        nodes.assigned[0] = 4;
+        let excluded = |node: &str, why| Excluded { node: node.into(), assigned: [true, true, true, false, true], why };
+        assert_eq!(uncounted(&section(), &status, nodes.assigned), [2, 0, 0, 0, 0], "others are not enabled");
+        nodes.excluded = vec![excluded("a", Exclusion::NotReady)];
+        let lost = "driver: assigned to 4 nodes, but its DaemonSet counts 2: a (the node is not ready)";
+        assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, format!("{lost} and 1 more node")));
+        nodes.excluded.push(excluded("b", Exclusion::NotReady));
+        assert_eq!(verdict(&status, &nodes), (Reason::NodesNotReady, format!("{lost}, b (the node is not ready)")));
+        nodes.excluded[1].why = Exclusion::Taint("x=y:NoExecute".into());
+        let taint = format!("{lost}, b (its pods do not tolerate the taint x=y:NoExecute)");
+        assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, taint));
+        let mut failing = status.clone();
+        report(&mut failing, COMPONENTS[0], Reason::RolloutInProgress, 2, 4);
+        let (_, message) = verdict(&failing, &nodes);
+        assert!(message.starts_with("driver: RolloutInProgress: words; assigned to 4 nodes"), "{message}");
+        nodes.excluded.iter_mut().for_each(|node| node.assigned[0] = false);
+        let (_, message) = verdict(&status, &nodes);
+        assert!(message.ends_with("counts 2"), "nodes of other components: {message}");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use accelerator_api::contract::{
 };
 use accelerator_runtime::Stored;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::exclusion::tainted_at;
 
 /// One value per component, in the order of [`COMPONENTS`].
 pub type PerComponent<T> = [T; COMPONENTS.len()];
@@ -33,6 +36,8 @@ pub struct NodeView {
     pub is_record_due: bool,
     /// Who else wrote the node when we had last written it or later, by its field manager.
     pub other_writer: Option<Box<str>>,
+    /// When its taints were last changed, if it has any.
+    pub tainted_at: Option<Timestamp>,
 }
 
 /// The admin's label.
@@ -124,6 +129,7 @@ impl NodeView {
             recorded,
             is_record_due: false,
             other_writer: other_writer(meta),
+            tainted_at: tainted_at(meta),
         }
     }
 
