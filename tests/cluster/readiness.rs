@@ -7,7 +7,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, WatchParams};
 use kube::core::WatchEvent;
 use serde_json::{Value, json};
-use testbed::{Access, Cluster, Wait, eventually};
+use testbed::access::OPERANDS;
+use testbed::{Access, Cluster, Wait, eventually, eventually_within};
 
 use crate::{CONTAINER, LABELER};
 
@@ -95,6 +96,47 @@ async fn it_names_what_is_missing() -> anyhow::Result<()> {
 fn with_toleration(mut section: Value) -> Value {
     section["daemonsets"] = json!({"tolerations": [{"key": "example.com/broken", "operator": "Exists"}]});
     section
+}
+
+/// One of three nodes keeps pods off, in each way, and only such nodes are asked for.
+#[tokio::test]
+async fn a_node_that_is_not_counted_is_named_with_its_taint_or_as_not_ready() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let _controllers = [cluster.start(LABELER).await, cluster.start("rebellions-driver-controller").await];
+    cluster.npu_nodes("n", 3, "container").await?;
+    cluster.configure("default", Access::enable(&["driver"])).await?;
+    cluster.expect_ready("default").await;
+
+    let mark = cluster.mark()?;
+    cluster.kubectl(&["taint", "node", "n-1", "example.com/team=a:NoExecute"])?;
+    let tainted = "assigned to 3 nodes, but its DaemonSet counts 2: n-1 (its pods do not tolerate the taint \
+                   example.com/team=a:NoExecute)";
+    eventually("the taint to be named", async || {
+        Wait::until(cluster.condition("default", "Ready").await, |ready| ready.ends_with(tainted))
+    })
+    .await;
+    let requests = mark.requests()?;
+    let lists = requests.iter().filter(|one| one.user == LABELER && one.verb == "list" && one.resource == "nodes");
+    assert_eq!(lists.count(), 1, "one look at one node");
+    cluster.kubectl(&["taint", "node", "n-1", "example.com/team-"])?;
+    cluster.expect_ready("default").await;
+
+    // The node controller taints it, so that a pod that is gone is not made again.
+    cluster.label("n-2", "sim.test/down", Some("Unknown")).await?;
+    eventually("the node to be tainted", async || {
+        let taints = cluster.kubectl(&["get", "node", "n-2", "-o", "jsonpath={.spec.taints}"]).unwrap_or_default();
+        Wait::until(taints, |taints| taints.contains("unreachable"))
+    })
+    .await;
+    let of_node = ["-n", OPERANDS, "delete", "pods", "--field-selector", "spec.nodeName=n-2"];
+    cluster.kubectl(&[of_node.as_slice(), &["--force", "--grace-period=0", "--wait=false"]].concat())?;
+    eventually_within(std::time::Duration::from_mins(1), "the node to be named", async || {
+        let lost =
+            "False/NodesNotReady: driver: assigned to 3 nodes, but its DaemonSet counts 2: n-2 (the node is not ready)";
+        Wait::until(cluster.condition("default", "Ready").await, |ready| ready == lost)
+    })
+    .await;
+    Ok(())
 }
 
 #[tokio::test]
