@@ -178,8 +178,10 @@ impl Node {
     fn files(&self) -> anyhow::Result<Vec<String>> {
         let mut files = vec![];
         list(&self.spec.at("disk"), Path::new(""), &mut files)?;
-        let in_memory =
-            self.shell("find /run /dev -xdev -mindepth 1 ! -path '/run/containerd*' ! -path '/run/cni-ipam*'")?;
+        let in_memory = self.shell(
+            "find /run /dev -xdev -mindepth 1 ! -path '/run/containerd*' ! -path '/run/cni-ipam*' \
+             ! -path '/run/mount*' ! -path '/run/netns*'",
+        )?;
         files.extend(in_memory.lines().map(str::to_owned));
         files.sort();
         Ok(files)

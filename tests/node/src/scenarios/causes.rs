@@ -83,6 +83,8 @@ pub async fn bad_version(world: &mut World) -> anyhow::Result<()> {
     let mut section = testbed::Access::enable(&[DISCOVERY]);
     section["daemonsets"] = json!({"updateStrategy": {"minReadySeconds": 10}});
     world.cluster.configure("npu", section.clone()).await?;
+    // Until then the old pods have not been ready for long enough either, and may be replaced at once.
+    world.cluster.expect_ready("npu").await;
     section["nfd"]["env"] = stand_in("fail-later")["env"].clone();
     world.cluster.configure("npu", section).await?;
     told(world, &["cannot open /dev/rsd0"]).await;

@@ -92,6 +92,8 @@ pub async fn frozen_kubelet(world: &mut World) -> anyhow::Result<()> {
 
 /// A dead node is a node that is not ready, by name, and no rollout.
 pub async fn dead(world: &mut World) -> anyhow::Result<()> {
+    // The controllers have to be where they can tell of it.
+    world.shell("kubectl cordon node-1")?;
     world.run_components(&["npu-feature-discovery"], "container").await?;
     world.cluster.expect_ready("npu").await;
     world.node_mut("node-1")?.power_off();
