@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use testbed::Access;
 use testbed::access::OPERANDS;
-use testbed::nodes::npu_labels;
+use testbed::nodes::DISCOVERED;
 
 /// Above this many nodes, modes are shown instead of nodes.
 pub const FEW: usize = 12;
@@ -86,8 +86,9 @@ impl Snapshot {
 
 async fn rows(access: &Access) -> anyhow::Result<Vec<Row>> {
     let all = ListParams::default();
-    let npu = npu_labels().into_keys().next().unwrap_or_default();
-    let nodes = access.all::<Node>().list_metadata(&all.clone().labels(&npu)).await?;
+    let mut nodes = access.all::<Node>().list_metadata(&all).await?;
+    let is_ours = |key: &str| key == DISCOVERED || key == WORKLOAD_CONFIG_LABEL;
+    nodes.items.retain(|node| node.labels().keys().any(|key| is_ours(key)));
     let pods = access.namespaced::<Pod>(OPERANDS).list(&all).await?;
     let mut seen: BTreeMap<(String, String), Cell> = BTreeMap::new();
     for pod in pods {
