@@ -28,7 +28,7 @@ use crate::{NODE_PROCESS, Software};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a pod's containers and the kubelet itself leave in these folders is known and not listed by [`Node::left`].
-const KNOWN: [&str; 4] = ["var/log/pods", "var/log/containers", "var/lib/containerd", "var/lib/kubelet"];
+const KNOWN: [&str; 5] = ["var/log/pods", "var/log/containers", "var/lib/cni", "var/lib/containerd", "var/lib/kubelet"];
 
 /// A node of a control plane with the profile `RealNodes`. Dropping it takes its power away and removes everything of it.
 #[derive(Debug)]

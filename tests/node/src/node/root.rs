@@ -114,6 +114,11 @@ pub fn make_files(name: &str, number: u8, root: &Path) -> anyhow::Result<()> {
             fs::write(root.join(file), content)?;
         }
     }
+    // A package ships it as a folder; on an installed system it is a link.
+    let run = root.join("var/run");
+    if run.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        fs::remove_dir_all(&run)?;
+    }
     for (link, target) in [("usr/bin/sh", "bash"), ("var/run", "../run"), ("usr/bin/awk", "mawk")] {
         if root.join(link).symlink_metadata().is_err() {
             symlink(target, root.join(link))?;
