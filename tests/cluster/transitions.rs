@@ -18,9 +18,10 @@ async fn settled(cluster: &Cluster) -> Value {
         let generation = config["metadata"]["generation"].clone();
         let conditions = config["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let ours = conditions.into_iter().find(|one| one["type"] == DEVICE_PLUGIN.condition_type);
+        // This test deletes the DaemonSet, and who does so again and again waits a little for the next one.
+        let is_pending = |reason: &Value| reason == "AwaitingObservation" || reason == "Contested";
         let is_seen = |ours: &Option<Value>| {
-            ours.as_ref()
-                .is_some_and(|ours| ours["observedGeneration"] == generation && ours["reason"] != "AwaitingObservation")
+            ours.as_ref().is_some_and(|ours| ours["observedGeneration"] == generation && !is_pending(&ours["reason"]))
         };
         Wait::until(ours, is_seen)
     })
