@@ -150,14 +150,16 @@ async fn signal_leader(world: &World, leader: &str, signal: Signal) -> anyhow::R
     ensure!(is_of(pod, DRIVER));
     let node = world.node(&node_suite::world::node_of(pod))?;
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    for process in node.processes("/program")? {
-        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", process.id)).unwrap_or_default();
-        if groups.contains(&uid)
-            && let Some(pid) = i32::try_from(process.id).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            rustix::process::kill_process(pid, signal)?;
-            return Ok(());
-        }
-    }
-    anyhow::bail!("{leader} has no process on {}", node.name)
+    // A container that was killed a moment ago is about to be started again.
+    let id = eventually_within(TAKEOVER, &format!("a process of {leader} on {}", node.name), async || {
+        let is_its =
+            |id: &u32| std::fs::read_to_string(format!("/proc/{id}/cgroup")).is_ok_and(|text| text.contains(&uid));
+        let processes = node.processes("/program").unwrap_or_default();
+        Wait::until(processes.iter().map(|process| process.id).find(is_its), Option::is_some)
+    })
+    .await;
+    let pid =
+        id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw).context("no process")?;
+    rustix::process::kill_process(pid, signal)?;
+    Ok(())
 }
