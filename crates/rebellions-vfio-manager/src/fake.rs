@@ -1,10 +1,11 @@
 //! A tree of files that behaves like the kernel where it matters: a probe that finds no driver says nothing, only a newline
 //! clears an override, an unbind of a device in use does not return. What is imitated was tried on Linux 6.1, 6.12 and 7.3.
 
-use std::any::Any;
+mod drivers;
+mod writes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::facts::VFIO_PCI;
 use crate::holders::Processes;
-use crate::kernel::{GroupLocks, Kernel};
+use crate::kernel::GroupLocks;
 use crate::pass::Worker;
 use crate::pci::Address;
 use crate::records::Records;
@@ -44,15 +45,15 @@ pub fn npu(group: u32) -> Card {
     Card { vendor: 0x1eff, device: 0x1250, class: 0x12_0000, known_to: vec![NATIVE], group: Some(group) }
 }
 
-/// The kernel.
-pub struct Fake {
+/// The tree, and what the kernel knows besides.
+pub struct FakeKernel {
     root: tempfile::TempDir,
     state: Mutex<State>,
     released: Condvar,
-    /// A write is carried out as a whole, as the kernel's locks see to it.
-    one_at_a_time: Mutex<()>,
-    /// So is a change of the count of users.
-    counting: Mutex<()>,
+    /// One write at a time, as under the locks of the kernel.
+    write_lock: Mutex<()>,
+    /// One update of the count of users at a time.
+    refcnt_lock: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -61,7 +62,7 @@ struct State {
     drivers: BTreeSet<String>,
     /// Open files, by the device that they keep in use.
     held: BTreeMap<Address, File>,
-    /// Device nodes that we have open ourselves.
+    /// Device nodes that the manager has open.
     guarded: BTreeSet<PathBuf>,
     /// Users of the native driver who have no file open; negative when it counts too few.
     hidden: isize,
@@ -71,22 +72,22 @@ struct State {
     faults: Vec<(&'static str, Errno)>,
     /// Every write: file and text.
     log: Vec<(String, String)>,
-    /// Something that happens right before the next write of a file of this name.
-    ambush: Option<(&'static str, Address)>,
+    /// A device that somebody opens right before the next write of a file of this name.
+    open_before_write: Option<(&'static str, Address)>,
     /// A device that is pulled out right before the next write of a file of this name.
-    vanishing: Option<(&'static str, Address)>,
+    unplug_before_write: Option<(&'static str, Address)>,
     is_read_only: bool,
 }
 
-impl Fake {
+impl FakeKernel {
     pub fn new() -> Arc<Self> {
         let root = tempfile::tempdir().expect("a folder");
         for folder in ["sys/bus/pci/devices", "sys/bus/pci/drivers", "sys/kernel/iommu_groups", "sys/class", "dev/vfio"]
         {
             fs::create_dir_all(root.path().join(folder)).expect("a folder");
         }
-        let (state, one_at_a_time, counting) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let fake = Self { root, state, released: Condvar::new(), one_at_a_time, counting };
+        let (state, write_lock, refcnt_lock) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let fake = Self { root, state, released: Condvar::new(), write_lock, refcnt_lock };
         fs::write(fake.sys().join("bus/pci/drivers_probe"), "").expect("a file");
         fs::create_dir(fake.proc()).expect("a folder");
         let own = std::process::id().to_string();
@@ -122,7 +123,7 @@ impl Fake {
             host: tree.host(),
             tree,
             processes: Processes { folder: self.proc(), must_be_the_hosts: false },
-            kernel: Arc::new(Shared(Arc::clone(self))),
+            kernel: Arc::new(writes::Shared(Arc::clone(self))),
             group_locks: GroupLocks::default(),
             selection: Selection::default(),
             records: Records::of(Path::new("/sys"), Some(self.root.path().join("run"))),
@@ -155,7 +156,7 @@ impl Fake {
     }
 
     /// Pulls a device out. One that somebody has open stays until they close it, without a driver.
-    pub fn pull(&self, address: Address) {
+    pub fn unplug(&self, address: Address) {
         self.set_driver(address, None);
         if !self.state().held.contains_key(&address) {
             let card = self.state().cards.remove(&address);
@@ -167,51 +168,10 @@ impl Fake {
         }
     }
 
-    /// Loads a driver, which takes what it knows.
-    pub fn load(&self, driver: &str) {
-        let folder = self.sys().join("bus/pci/drivers").join(driver);
-        fs::create_dir_all(&folder).expect("a folder");
-        for file in ["bind", "unbind"] {
-            fs::write(folder.join(file), "").expect("a file");
-        }
-        fs::create_dir_all(self.sys().join("module").join(driver.replace('-', "_"))).expect("a folder");
-        self.state().drivers.insert(driver.into());
-        self.count();
-        for address in self.addresses() {
-            self.probe(address);
-        }
-    }
-
-    /// The native driver counts the users of its devices, and `more`.
-    pub fn count_more(&self, more: isize) {
-        self.state().hidden = more;
-        self.count();
-    }
-
-    fn count(&self) {
-        let _turn = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: Vec<_> = self.state().held.keys().copied().collect();
-        let users = held.into_iter().filter(|address| self.driver(*address).as_deref() == Some(NATIVE)).count();
-        let count = isize::try_from(users).unwrap_or(isize::MAX) + self.state().hidden;
-        let file = self.sys().join("module").join(NATIVE).join("refcnt");
-        let unfinished = file.with_extension("new");
-        // The driver may be unloaded.
-        let _ = fs::write(&unfinished, format!("{count}\n")).and_then(|()| fs::rename(&unfinished, file));
-    }
-
-    /// Unloads a driver, which lets go of what it has, as `rmmod` does when nobody uses it.
-    pub fn unload(&self, driver: &str) {
-        for address in self.addresses() {
-            if self.driver(address).as_deref() == Some(driver) {
-                if self.state().held.contains_key(&address) {
-                    return;
-                }
-                self.set_driver(address, None);
-            }
-        }
-        self.state().drivers.remove(driver);
-        let _ = fs::remove_dir_all(self.sys().join("module").join(driver.replace('-', "_")));
-        let _ = fs::remove_dir_all(self.sys().join("bus/pci/drivers").join(driver));
+    /// Switches a virtual function of a card on.
+    pub fn enable_function(&self, card: Address, function: &str) {
+        let folder = self.sys().join("bus/pci/devices");
+        symlink(folder.join(function), self.folder(card).join("virtfn0")).expect("a link");
     }
 
     /// Somebody opens the device, if its driver has a node for it.
@@ -221,20 +181,14 @@ impl Fake {
         if !self.state().guarded.contains(&node) {
             let file = File::open(node).expect("a device node");
             self.state().held.insert(address, file);
-            self.count();
+            self.update_refcnt();
         }
     }
 
-    /// Switches a virtual function of a card on.
-    pub fn enable_function(&self, card: Address, function: &str) {
-        let folder = self.sys().join("bus/pci/devices");
-        symlink(folder.join(function), self.folder(card).join("virtfn0")).expect("a link");
-    }
-
-    /// They close it again.
+    /// The user of the device closes it again.
     pub fn release(&self, address: Address) {
         self.state().held.remove(&address);
-        self.count();
+        self.update_refcnt();
         self.released.notify_all();
     }
 
@@ -248,13 +202,13 @@ impl Fake {
     }
 
     /// Somebody opens the device right before the next write of a file of this name.
-    pub fn ambush(&self, file: &'static str, address: Address) {
-        self.state().ambush = Some((file, address));
+    pub fn open_before_write(&self, file: &'static str, address: Address) {
+        self.state().open_before_write = Some((file, address));
     }
 
     /// The device is pulled out right before the next write of a file of this name.
-    pub fn vanish(&self, file: &'static str, address: Address) {
-        self.state().vanishing = Some((file, address));
+    pub fn unplug_before_write(&self, file: &'static str, address: Address) {
+        self.state().unplug_before_write = Some((file, address));
     }
 
     /// The next write of a file of this name fails.
@@ -263,7 +217,7 @@ impl Fake {
     }
 
     /// Whether a write of a file of this name is still to fail.
-    pub fn is_to_fail(&self, file: &str) -> bool {
+    pub fn will_fail(&self, file: &str) -> bool {
         self.state().faults.iter().any(|(name, _)| *name == file)
     }
 
@@ -301,188 +255,5 @@ impl Fake {
 
     fn folder(&self, address: Address) -> PathBuf {
         self.sys().join("bus/pci/devices").join(address.to_string())
-    }
-
-    /// The device node that the present driver has made.
-    fn node(&self, address: Address) -> Option<PathBuf> {
-        match self.driver(address)?.as_str() {
-            VFIO_PCI => Some(self.dev().join(format!("vfio/{}", self.state().cards.get(&address)?.group?))),
-            NATIVE => Some(self.dev().join(self.native_node(address))),
-            _ => None,
-        }
-    }
-
-    fn native_node(&self, address: Address) -> String {
-        let number = self.state().cards.keys().position(|one| *one == address).unwrap_or(0);
-        format!("rbln{number}")
-    }
-
-    fn set_driver(&self, address: Address, driver: Option<&str>) {
-        let link = self.folder(address).join("driver");
-        if let Some(node) = self.node(address) {
-            let is_last = !node.starts_with(self.dev().join("vfio")) || self.in_group_on_vfio(address) <= 1;
-            if is_last && !self.is_held(address) {
-                let _ = fs::remove_file(node);
-            }
-        }
-        let _ = fs::remove_file(&link);
-        self.count();
-        if let Some(driver) = driver {
-            symlink(self.sys().join("bus/pci/drivers").join(driver), &link).expect("a link");
-            if let Some(node) = self.node(address) {
-                if driver == NATIVE {
-                    let name = self.native_node(address);
-                    let class = self.sys().join("class/rebellions").join(name);
-                    fs::create_dir_all(&class).expect("a folder");
-                    let _ = fs::remove_file(class.join("device"));
-                    symlink(self.folder(address), class.join("device")).expect("a link");
-                }
-                if !node.exists() {
-                    // Under another name first: whoever looks meanwhile would take us for a user.
-                    let unfinished = node.with_extension("new");
-                    fs::write(&unfinished, "").and_then(|()| fs::rename(&unfinished, node)).expect("a node");
-                }
-            }
-        }
-    }
-
-    fn in_group_on_vfio(&self, address: Address) -> usize {
-        let group = self.state().cards.get(&address).and_then(|card| card.group);
-        let others = self.addresses().into_iter().filter(|other| {
-            let theirs = self.state().cards.get(other).and_then(|card| card.group);
-            theirs == group && self.driver(*other).as_deref() == Some(VFIO_PCI)
-        });
-        others.count()
-    }
-
-    /// As the kernel finds a driver for a device: silently, and perhaps none.
-    fn probe(&self, address: Address) {
-        if self.driver(address).is_some() {
-            return;
-        }
-        let Some(card) = self.state().cards.get(&address).cloned() else { return };
-        let reservation = self.reservation(address);
-        let drivers = self.state().drivers.clone();
-        let chosen = if reservation == "(null)" || reservation.is_empty() {
-            card.known_to.iter().find(|driver| drivers.contains(**driver)).map(|driver| (*driver).to_owned())
-        } else {
-            drivers.contains(&reservation).then_some(reservation)
-        };
-        // vfio-pci refuses what no IOMMU covers, and nobody hears of it.
-        let chosen = chosen.filter(|driver| driver != VFIO_PCI || card.group.is_some());
-        if let Some(driver) = chosen {
-            self.set_driver(address, Some(&driver));
-        }
-    }
-
-    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        let turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let ambush = self.state().ambush.take_if(|(name, _)| *name == file);
-        // Nothing keeps anybody from opening a device of the native driver in the instant before it is unbound; only
-        // vfio-pci's can be held. So that is not asked for.
-        if let Some((_, address)) = ambush
-            && (file != "unbind" || self.driver(address).as_deref() == Some(VFIO_PCI))
-        {
-            self.hold(address);
-        }
-        let vanishing = self.state().vanishing.take_if(|(name, _)| *name == file);
-        if let Some((_, address)) = vanishing {
-            self.pull(address);
-        }
-        let fault = {
-            let mut state = self.state();
-            let at = state.faults.iter().position(|(name, _)| *name == file);
-            state.log.push((file.clone(), text.to_owned()));
-            at.map(|at| state.faults.remove(at).1)
-        };
-        if self.state().is_read_only {
-            return Err(Errno::ROFS.into());
-        }
-        if let Some(errno) = fault {
-            return Err(errno.into());
-        }
-        let parent = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-        if !path.exists() {
-            return Err(Errno::NOENT.into());
-        }
-        let no_device = || io::Error::from(Errno::NODEV);
-        let target =
-            |text: &str| text.trim().parse::<Address>().ok().filter(|one| self.state().cards.contains_key(one));
-        match file.as_str() {
-            "driver_override" if text.len() >= 4096 => return Err(Errno::INVAL.into()),
-            "driver_override" if text.is_empty() => {}
-            "driver_override" if text.trim().is_empty() => fs::write(path, "(null)\n")?,
-            "driver_override" => fs::write(path, format!("{}\n", text.trim()))?,
-            "drivers_probe" => self.probe(target(text).ok_or_else(no_device)?),
-            "bind" => {
-                let address = target(text).ok_or_else(no_device)?;
-                if self.driver(address).is_some() {
-                    return Err(Errno::BUSY.into());
-                }
-                let is_known =
-                    self.state().cards.get(&address).is_some_and(|card| card.known_to.contains(&parent.as_str()));
-                if self.reservation(address) != parent && !is_known {
-                    return Err(Errno::NODEV.into());
-                }
-                if parent == VFIO_PCI && self.state().cards.get(&address).is_some_and(|card| card.group.is_none()) {
-                    return Err(Errno::INVAL.into());
-                }
-                self.set_driver(address, Some(&parent));
-            }
-            "unbind" => {
-                let address = target(text).ok_or_else(no_device)?;
-                if self.driver(address).as_deref() != Some(&parent) {
-                    return Err(no_device());
-                }
-                if self.is_held(address) {
-                    self.state().violations.push(format!("{address} was taken from {parent} while in use"));
-                    // The link goes at once, the call comes back when the last user has gone.
-                    let _ = fs::remove_file(self.folder(address).join("driver"));
-                    drop(turn);
-                    let held = |state: &mut State| state.held.contains_key(&address);
-                    let waited = self.released.wait_timeout_while(self.state(), FOREVER, held);
-                    drop(waited.unwrap_or_else(PoisonError::into_inner));
-                }
-                self.set_driver(address, None);
-            }
-            other => panic!("nobody writes {other}"),
-        }
-        Ok(())
-    }
-
-    fn is_open(&self, node: &Path) -> bool {
-        let state = self.state();
-        let held = state.held.keys().filter_map(|address| state.cards.get(address)?.group);
-        let mut nodes = held.map(|group| self.dev().join(format!("vfio/{group}")));
-        nodes.any(|open| open == node) || state.guarded.contains(node)
-    }
-}
-
-struct Shared(Arc<Fake>);
-
-impl Kernel for Shared {
-    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        self.0.write(path, text)
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Any>> {
-        if self.0.is_open(path) {
-            return Err(Errno::BUSY.into());
-        }
-        if !path.exists() {
-            return Err(Errno::NOENT.into());
-        }
-        self.0.state().guarded.insert(path.into());
-        Ok(Box::new(Guard(Arc::clone(&self.0), path.into())))
-    }
-}
-
-/// A device node that is open.
-struct Guard(Arc<Fake>, PathBuf);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.state().guarded.remove(&self.1);
     }
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::fake::{Fake, npu};
+use crate::fake::{FakeKernel, npu};
 
 /// One NPU without a driver's nodes, and a folder for processes.
-fn processes() -> (std::sync::Arc<Fake>, Npu, Processes) {
-    let fake = Fake::new();
+fn processes() -> (std::sync::Arc<FakeKernel>, Npu, Processes) {
+    let fake = FakeKernel::new();
     let address = fake.plug("0000:03:00.0", npu(7));
     let npu = fake.worker().see(address).expect("an NPU");
     let folder = fake.sys().with_file_name("processes");
@@ -60,7 +60,7 @@ fn openings_that_differ_are_told_apart_and_those_that_do_not_hide_nobody() {
         opens(&processes, 71, 3, &fake.dev().join("rbln1"), INFO);
         opens(&processes, 72, 3, &fake.dev().join("rbln1"), info);
         for (count, is_free) in [(1, true), (2, differs), (3, false)] {
-            fake.count_more(count);
+            fake.set_hidden_users(count);
             let usage = processes.usage(&fake.worker().tree, &npu);
             assert_eq!(usage == Usage::Free, is_free, "{info:?} {count}: {usage:?}");
             assert_eq!(matches!(usage, Usage::Held(_)), count == 3, "{info:?} {count}: {usage:?}");
