@@ -8,21 +8,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::Deserialize;
+use tracing::info;
 
 use crate::decide::Goal;
 use crate::options::{Common, Once};
 use crate::parallel::{Mode, run_all};
 use crate::pass::Worker;
 use crate::probe;
-use crate::records::{Lock, Records};
+use crate::records::{Lock, LockHeld, Records};
 use crate::report::{DeviceReport, Report};
 use crate::step::Step;
+use crate::stop::Stop;
 use crate::verdict::State;
 
 /// The time limit of commands that change nothing, the readiness probe included.
 const LOOK: Duration = Duration::from_secs(3);
 /// The time limit of commands that change devices; a device that takes longer is reported as stuck.
 const ACT: Duration = Duration::from_mins(1);
+/// How often a waiting command tries to take the lock.
+const LOCK_POLL: Duration = Duration::from_millis(200);
 
 /// Why a command ended as it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +86,7 @@ pub fn check(common: &Common, json: bool, agent: Option<SocketAddr>) -> anyhow::
 
 /// Brings every NPU to a goal, once.
 pub fn once(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Outcome> {
-    let acted = act(common, goal, how)?;
+    let acted = act(common, goal, how, &Stop::listen()?)?;
     print(&acted.text)?;
     Ok(acted.outcome)
 }
@@ -96,12 +100,12 @@ pub(crate) struct Acted {
     pub(crate) report: Option<Report>,
 }
 
-pub(crate) fn act(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Acted> {
+pub(crate) fn act(common: &Common, goal: Goal, how: Once, stop: &Stop) -> anyhow::Result<Acted> {
     let mut worker = common.worker();
     let _lock = if how.dry_run {
         None
     } else {
-        match lock(&worker.records, Duration::from_secs(how.wait))? {
+        match lock(&worker.records, Duration::from_secs(how.wait), stop)? {
             Ok(lock) => Some(lock),
             Err(why) => return Ok(Acted { outcome: Outcome::Locked, text: format!("{why}\n"), report: None }),
         }
@@ -202,13 +206,23 @@ fn agent_document(records: &Records) -> Vec<AgentDevice> {
     document.map(|document| document.devices).unwrap_or_default()
 }
 
-fn lock(records: &Records, timeout: Duration) -> anyhow::Result<Result<Lock, String>> {
+/// Waits for the lock, at the longest until the signal to stop.
+fn lock(records: &Records, timeout: Duration, stop: &Stop) -> anyhow::Result<Result<Lock, LockHeld>> {
     let begun = Instant::now();
+    let mut is_logged = false;
     loop {
-        match records.lock()? {
+        let taken = match records.lock()? {
             Ok(lock) => return Ok(Ok(lock)),
-            Err(taken) if begun.elapsed() >= timeout => return Ok(Err(taken.to_string())),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(taken) => taken,
+        };
+        if begun.elapsed() >= timeout {
+            return Ok(Err(taken));
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            info!(err = %taken, "Waiting for the end of another process");
+        }
+        if stop.wait(LOCK_POLL) {
+            return Ok(Err(taken));
         }
     }
 }

@@ -4,17 +4,15 @@
 //! What a container says reaches the API server only when the container ends, and each end doubles the time until the kubelet
 //! starts it again. So it ends for a cause that was not told yet, and waits inside for one that was.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use accelerator_process::Signals;
-use rustix::process::getpid;
 use tracing::info;
 
 use crate::commands::{Outcome, act, print};
 use crate::decide::Goal;
 use crate::options::{Common, GiveBack};
 use crate::schedule::next_look;
+use crate::stop::Stop;
 use crate::verdict::State;
 
 /// How many causes are told one soon after the other: the kubelet waits 10 s after the first, then 20 s and 40 s.
@@ -48,7 +46,7 @@ pub fn give_back(common: &Common, GiveBack { once, wait_in_use }: GiveBack) -> a
     let stop = Stop::listen()?;
     let mut waits_for = String::new();
     loop {
-        let acted = act(common, Goal::GiveBack, once)?;
+        let acted = act(common, Goal::GiveBack, once, &stop)?;
         let is_held = acted.report.as_ref().is_some_and(|report| report.waits_for_users(Goal::GiveBack));
         if limit.is_zero() || once.dry_run || !is_held {
             if acted.outcome == Outcome::Done && !limit.is_zero() {
@@ -64,7 +62,7 @@ pub fn give_back(common: &Common, GiveBack { once, wait_in_use }: GiveBack) -> a
                 print(&acted.text)?;
                 return Ok(acted.outcome);
             }
-            Next::Wait if stop.within(next_look(State::Busy, 0)) => {
+            Next::Wait if stop.wait(next_look(State::Busy, 0)) => {
                 print(&acted.text)?;
                 return Ok(acted.outcome);
             }
@@ -74,34 +72,6 @@ pub fn give_back(common: &Common, GiveBack { once, wait_in_use }: GiveBack) -> a
             }
             Next::Wait => {}
         }
-    }
-}
-
-/// Whether the process is told to stop. The first process of a container does not end by itself when it is.
-#[derive(Debug, Default)]
-struct Stop(Arc<(Mutex<bool>, Condvar)>);
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let stop = Self::default();
-        if getpid().as_raw_nonzero().get() == 1 {
-            let told = Arc::clone(&stop.0);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut signals = runtime.block_on(async { Signals::listen() })?;
-            std::thread::spawn(move || {
-                runtime.block_on(signals.next());
-                *told.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                told.1.notify_all();
-            });
-        }
-        Ok(stop)
-    }
-
-    /// Waits. Whether it was told to stop before the time had passed.
-    fn within(&self, time: Duration) -> bool {
-        let told = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(told, time, |told| !*told);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

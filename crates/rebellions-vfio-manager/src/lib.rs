@@ -26,6 +26,7 @@ pub mod report;
 pub mod schedule;
 pub mod selection;
 pub mod step;
+mod stop;
 pub mod sysfs;
 pub mod uevent;
 mod use_count;
