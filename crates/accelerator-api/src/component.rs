@@ -7,46 +7,49 @@ use serde::{Deserialize, Serialize};
 use crate::null::null_is_empty;
 use crate::{Image, ResourceRequirements};
 
-/// One component: whether it is deployed and what its pods look like. Every setting that is absent or empty keeps its
-/// default, which is in the component's manifest.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ComponentSpec {
-    /// Whether the component is deployed. Setting it to false removes the component's DaemonSet; node labels stay.
-    pub enabled: bool,
-    /// Image of the component's main container. Each part that is absent or empty keeps its default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
-    /// Compute resources of the component's main container. When given, they replace the default limits and requests
-    /// as a whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Environment variables of the component's main container. They are added to the default ones; one with the name
-    /// of a default replaces it.
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvVar>,
-    /// Arguments of the component's main container. When given, they replace the default ones as a whole.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    pub args: Vec<String>,
+/// What can be set of any container, and between `{}` what else the struct has. `$container` is the container, in the
+/// descriptions that `kubectl explain` shows.
+macro_rules! container_settings {
+    ($(#[$doc:meta])* $name:ident, $container:literal, {$($first:tt)*}, {$($last:tt)*}) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            $($first)*
+            #[doc = concat!("Image of ", $container, ". Each part that is absent or empty keeps its default.")]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub image: Option<Image>,
+            #[doc = concat!("Compute resources of ", $container, ". When given, they replace the default limits and requests\nas a whole.")]
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub resources: Option<ResourceRequirements>,
+            #[doc = concat!("Environment variables of ", $container, ". They are added to the default ones; one with the name\nof a default replaces it.")]
+            #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+            #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+            pub env: Vec<EnvVar>,
+            $($last)*
+        }
+    };
 }
 
-/// One further container of a component's pods. Every setting that is absent or empty keeps its default, which is in the
-/// component's manifest.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ContainerSpec {
-    /// Image of the container. Each part that is absent or empty keeps its default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Image>,
-    /// Compute resources of the container. When given, they replace the default limits and requests as a whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Environment variables of the container. They are added to the default ones; one with the name of a default
-    /// replaces it.
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
-    pub env: Vec<EnvVar>,
+container_settings! {
+    /// One component: whether it is deployed and what its pods look like. Every setting that is absent or empty keeps its
+    /// default, which is in the component's manifest.
+    ComponentSpec, "the component's main container",
+    {
+        /// Whether the component is deployed. Setting it to false removes the component's DaemonSet; node labels stay.
+        pub enabled: bool,
+    },
+    {
+        /// Arguments of the component's main container. When given, they replace the default ones as a whole.
+        #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+        pub args: Vec<String>,
+    }
+}
+
+container_settings! {
+    /// One further container of a component's pods. Every setting that is absent or empty keeps its default, which is in the
+    /// component's manifest.
+    ContainerSpec, "the container", {}, {}
 }
 
 /// A section of a component with further containers: what every component has, and a field per container.
