@@ -4,7 +4,7 @@
 //! processes are therefore no special cases.
 
 use crate::attempt::{Attempt, PreviousDriver};
-use crate::facts::{Function, Host, Member, Npu, Usage, VFIO_PCI};
+use crate::facts::{Facts, Function, Host, Member, Npu, Usage, VFIO_PCI};
 use crate::selection::Choice;
 use crate::step::Step;
 use crate::verdict::{Reason, State, Verdict};
@@ -37,10 +37,10 @@ pub enum Decision {
 /// it free; a device that is left to the host keeps no `driver_override` of ours, unless the kernel refuses to clear it or the
 /// device is being unbound by another process; a step is never requested that would change nothing.
 #[must_use]
-pub fn decide(goal: Goal, npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+pub fn decide(goal: Goal, facts: Facts<'_>, attempt: &Attempt) -> Decision {
     match goal {
-        Goal::Bind => bind(npu, choice, host, usage, attempt),
-        Goal::GiveBack => give_back(npu, choice, usage, attempt),
+        Goal::Bind => bind(facts, attempt),
+        Goal::GiveBack => give_back(facts, attempt),
     }
 }
 
@@ -48,7 +48,7 @@ fn rest(state: State, reason: Reason, message: impl Into<String>) -> Decision {
     Decision::Rest(Verdict::new(state, reason, message))
 }
 
-fn bind(npu: &Npu, choice: Choice, host: &Host, usage: &Usage, attempt: &Attempt) -> Decision {
+fn bind(Facts { npu, choice, host, usage }: Facts<'_>, attempt: &Attempt) -> Decision {
     if let Some(verdict) = exclusion(npu, choice) {
         // An attempt that began before the device was excluded is undone. A driver_override by others stays.
         let is_half_done = attempt.previous_driver.is_some() && !npu.is_on_vfio();
@@ -184,7 +184,7 @@ fn undo(npu: &Npu, verdict: Verdict, attempt: &Attempt) -> Decision {
     Decision::Rest(verdict)
 }
 
-fn give_back(npu: &Npu, choice: Choice, usage: &Usage, attempt: &Attempt) -> Decision {
+fn give_back(Facts { npu, choice, usage, .. }: Facts<'_>, attempt: &Attempt) -> Decision {
     if choice == Choice::Excluded {
         return Decision::Rest(not_selected());
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::pci::Address;
+use crate::selection::Choice;
 
 /// The driver that hands a device to user space. Source: Linux, `drivers/vfio/pci/vfio_pci.c`.
 pub const VFIO_PCI: &str = "vfio-pci";
@@ -106,6 +107,19 @@ pub enum Usage {
     Held(Vec<Holder>),
     /// It cannot be told, with the reason.
     Undetermined(String),
+}
+
+/// All that is known of one device when it is decided about.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The device.
+    pub npu: &'a Npu,
+    /// What the admin wants of it.
+    pub choice: Choice,
+    /// The host that it is in.
+    pub host: &'a Host,
+    /// Whether it is in use.
+    pub usage: &'a Usage,
 }
 
 impl Npu {

@@ -89,22 +89,13 @@ impl Processes {
                     ),
                     ..Holder::default()
                 }]),
-                Users::Ambiguous => Usage::Undetermined(self.ambiguity(tree, driver, count, &known, &nodes)),
+                Users::Ambiguous => {
+                    let holders = self.holders(tree, &known, &nodes);
+                    Usage::Undetermined(ambiguity(driver, count, known.len(), &holders))
+                }
             };
         }
         usage
-    }
-
-    fn ambiguity(&self, tree: &Tree, driver: &str, count: i64, known: &[Descriptor], nodes: &Nodes) -> String {
-        let holders = self.holders(tree, known, nodes).into_iter();
-        let who: Vec<_> = holders.map(|holder| holder.to_string()).collect();
-        format!(
-            "the driver {driver} counts {count} users, and {} descriptors of its devices are open of which some may be \
-             one and the same, so that a user without a descriptor cannot be ruled out; it is clear when these have \
-             ended: {}",
-            known.len(),
-            who.join(", ")
-        )
     }
 
     /// Whether these are the processes of the host and not of a container.
@@ -132,6 +123,15 @@ impl Processes {
         let named = opened.into_iter().filter_map(|(pid, identity)| Some((pid, nodes.get(&identity)?)));
         named.map(|(pid, node)| Holder { what: tree.node_name(node), ..holder(&self.folder, pid) }).collect()
     }
+}
+
+fn ambiguity(driver: &str, count: i64, descriptors: usize, holders: &BTreeSet<Holder>) -> String {
+    let who: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    format!(
+        "the driver {driver} counts {count} users, and {descriptors} descriptors of its devices are open of which some may \
+         be one and the same, so that a user without a descriptor cannot be ruled out; it is clear when these have ended: {}",
+        who.join(", ")
+    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use crate::attempt::{Attempt, PreviousDriver};
 use crate::decide::{Decision, Goal, decide};
-use crate::facts::{Host, Npu, Usage};
+use crate::facts::{Facts, Host, Npu, Usage};
 use crate::holders::Processes;
 use crate::kernel::{Failure, GroupLocks, Kernel, apply};
 use crate::pci::Address;
@@ -66,7 +66,7 @@ impl Worker {
         }
         for _ in 0..STEPS {
             let Some(npu) = self.see(address) else { return gone(steps) };
-            match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
+            match decide(goal, self.facts(&npu, &usage), &attempt) {
                 Decision::Rest(verdict) => {
                     self.remember(goal, &npu, &verdict);
                     return PassResult { npu: Some(npu), verdict, steps };
@@ -109,7 +109,7 @@ impl Worker {
         let mut steps = vec![];
         let mut verdict = to_do(goal, &now);
         for _ in 0..STEPS {
-            match decide(goal, &npu, self.choice(&npu), &self.host, &usage, &attempt) {
+            match decide(goal, self.facts(&npu, &usage), &attempt) {
                 Decision::Rest(end) => {
                     // The verdict of the end counts where the steps would not change what the device is bound to.
                     let stays = match goal {
@@ -150,8 +150,8 @@ impl Worker {
         self.tree.read_without_lock(address, &|address, device| self.is_wanted(address, device))
     }
 
-    fn choice(&self, npu: &Npu) -> Choice {
-        self.selection.choose(npu.address, npu.device)
+    fn facts<'a>(&'a self, npu: &'a Npu, usage: &'a Usage) -> Facts<'a> {
+        Facts { npu, choice: self.selection.choose(npu.address, npu.device), host: &self.host, usage }
     }
 
     fn is_wanted(&self, address: Address, device: u16) -> bool {

@@ -51,7 +51,7 @@ impl VirtualNode {
     ) -> anyhow::Result<Self> {
         let fetched = fetch(false)?.map_err(Skipped)?;
         let folder = Folder::new()?;
-        image::make(software, &fetched, control_plane, name, images, folder.path())?;
+        image::make(&image::Content { software, fetched: &fetched, control_plane, name, images }, folder.path())?;
         let serve = |(number, id): (usize, &u16)| device::serve(folder.path(), &format!("npu{number}"), *id);
         let npus = npus.iter().enumerate().map(serve).collect::<anyhow::Result<_>>()?;
         let mut this = Self { name: name.into(), fetched, npus, process: None, folder };

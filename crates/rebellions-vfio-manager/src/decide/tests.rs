@@ -84,7 +84,9 @@ fn from_driver_reservation_and_use_follows_the_next_step() {
         (Goal::GiveBack, VFIO_PCI, "", &unknown, &probed, "Failed/TakenByAnother"),
     ];
     for (goal, driver, reservation, usage, attempt, expected) in table {
-        let seen = short(decide(goal, &npu(driver, reservation), Choice::Selected, &host(), usage, attempt));
+        let (npu, host) = (npu(driver, reservation), host());
+        let facts = Facts { npu: &npu, choice: Choice::Selected, host: &host, usage };
+        let seen = short(decide(goal, facts, attempt));
         assert_eq!(seen, expected, "{goal:?} {driver:?} {reservation:?} {usage:?} {attempt:?}");
     }
 }
@@ -157,7 +159,7 @@ proptest! {
             2 => held(),
             _ => Usage::Undetermined("blind".into()),
         };
-        match decide(goal, &npu, choice, &host, &usage, &attempt) {
+        match decide(goal, Facts { npu: &npu, choice, host: &host, usage: &usage }, &attempt) {
             Decision::Do(Step::Unbind(driver)) => {
                 prop_assert_eq!(&usage, &Usage::Free, "a driver loses only what is free");
                 prop_assert_eq!(npu.driver.as_ref(), Some(&driver));

@@ -24,15 +24,21 @@ const SIZE: &str = "3G";
 /// The addresses of its pods, which nobody outside sees.
 const PODS: &str = "10.244.0.0/24";
 
+/// What is on the disk of a node.
+pub struct Content<'a> {
+    pub software: &'a Software,
+    /// The kernel.
+    pub fetched: &'a Fetched,
+    pub control_plane: &'a ControlPlane,
+    /// The node's name.
+    pub name: &'a str,
+    /// Images that its containerd imports.
+    pub images: &'a [PathBuf],
+}
+
 /// Makes the disk in `folder`.
-pub fn make(
-    software: &Software,
-    fetched: &Fetched,
-    control_plane: &ControlPlane,
-    name: &str,
-    images: &[PathBuf],
-    folder: &Path,
-) -> anyhow::Result<()> {
+pub fn make(content: &Content<'_>, folder: &Path) -> anyhow::Result<()> {
+    let Content { software, fetched, control_plane, name, images } = *content;
     let target = folder.join("root");
     copy(&software.root.path(""), &target)?;
     root::make_files(name, 0, &target)?;
