@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::pod_events::{EventView, Said};
-use crate::pod_problem::{PodProblem, Severity};
+use crate::pod_problem::{PodProblem, ProblemKind};
 use crate::pod_view::PodView;
 
 /// How many pods a message names before it only counts.
@@ -33,11 +33,11 @@ struct Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     named: Vec<PodProblem>,
-    counts: BTreeMap<Severity, i64>,
+    counts: BTreeMap<ProblemKind, i64>,
 }
 
 impl PodProblems {
-    /// Nothing is known yet of the pods of this DaemonSet.
+    /// The findings about a DaemonSet of whose pods nothing is known yet.
     #[must_use]
     pub fn new(operand: &'static str) -> Self {
         Self { operand, pods: BTreeMap::new(), said: BTreeMap::new(), not_created: None }
@@ -118,9 +118,9 @@ impl PodProblems {
         let not_created = not_created.map(|said| PodProblem::not_created(&said.message));
         let mut all: Vec<_> = not_created.into_iter().chain(all.into_iter().map(|(_, problem)| problem)).collect();
         for problem in &all {
-            *findings.counts.entry(problem.severity).or_default() += 1;
+            *findings.counts.entry(problem.kind).or_default() += 1;
         }
-        all.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.node.cmp(&b.node)));
+        all.sort_by(|a, b| b.kind.cmp(&a.kind).then_with(|| a.node.cmp(&b.node)));
         findings.named = worth_naming(all);
         findings
     }
@@ -141,7 +141,7 @@ fn worth_naming(sorted: Vec<PodProblem>) -> Vec<PodProblem> {
     let mut reasons: Vec<String> = vec![];
     let (mut first, mut rest) = (vec![], vec![]);
     for problem in sorted {
-        if problem.severity.is_failure() && first.len() < NAMED && !reasons.contains(&problem.reason) {
+        if problem.kind.is_failure() && first.len() < NAMED && !reasons.contains(&problem.reason) {
             reasons.push(problem.reason.clone());
             first.push(problem);
         } else if rest.len() < NAMED {
@@ -150,12 +150,12 @@ fn worth_naming(sorted: Vec<PodProblem>) -> Vec<PodProblem> {
     }
     first.extend(rest);
     first.truncate(NAMED);
-    first.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.node.cmp(&b.node)));
+    first.sort_by(|a, b| b.kind.cmp(&a.kind).then_with(|| a.node.cmp(&b.node)));
     first
 }
 
 impl Findings {
-    /// Those of these pods, for tests and for callers that have all of them at hand.
+    /// The findings about these pods, for tests and for callers that have all of them at hand.
     #[must_use]
     pub fn of<'a>(operand: &'static str, pods: impl IntoIterator<Item = &'a PodView>, now: Timestamp) -> Self {
         let mut problems = PodProblems::new(operand);
@@ -171,22 +171,22 @@ impl Findings {
         self.counts.is_empty()
     }
 
-    /// How many problems there are of this severity.
+    /// How many problems there are of this kind.
     #[must_use]
-    pub fn count(&self, severity: Severity) -> i64 {
-        self.counts.get(&severity).copied().unwrap_or(0)
+    pub fn count(&self, kind: ProblemKind) -> i64 {
+        self.counts.get(&kind).copied().unwrap_or(0)
     }
 
     /// How many pods are known that exist and are not ready.
     #[must_use]
     pub fn pods(&self) -> i64 {
-        self.counts.iter().filter(|(severity, _)| **severity != Severity::NotCreated).map(|(_, count)| count).sum()
+        self.counts.iter().filter(|(kind, _)| **kind != ProblemKind::NotCreated).map(|(_, count)| count).sum()
     }
 
     /// The worst that is known.
     #[must_use]
-    pub fn worst(&self) -> Option<Severity> {
-        self.counts.last_key_value().map(|(severity, _)| *severity)
+    pub fn worst(&self) -> Option<ProblemKind> {
+        self.counts.last_key_value().map(|(kind, _)| *kind)
     }
 
     /// The first few as part of a sentence about so many pods; empty when there are none.
@@ -200,10 +200,10 @@ impl Findings {
         format!(": {}{rest}", named.join(", "))
     }
 
-    /// The named pods of this severity as part of a sentence.
-    pub(crate) fn sentence_of(&self, severity: Severity) -> String {
-        let named = self.named.iter().filter(|problem| problem.severity == severity).cloned().collect();
-        Self { named, counts: BTreeMap::new() }.sentence(self.count(severity))
+    /// The named pods of this kind as part of a sentence.
+    pub(crate) fn sentence_of(&self, kind: ProblemKind) -> String {
+        let named = self.named.iter().filter(|problem| problem.kind == kind).cloned().collect();
+        Self { named, counts: BTreeMap::new() }.sentence(self.count(kind))
     }
 }
 

@@ -22,7 +22,7 @@ pub use observe::{Counts, Observation, observe};
 pub use operand::{ManifestError, Operand};
 pub use plan::{Plan, PlanContext, Write, daemon_set_difference, plan};
 pub use pod_events::EventView;
-pub use pod_problem::{PodProblem, Severity};
+pub use pod_problem::{PodProblem, ProblemKind};
 pub use pod_view::PodView;
 pub use render::{Placement, Template, digest};
 pub use report::{Outcome, Parts, Report, report};

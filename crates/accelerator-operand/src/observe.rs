@@ -3,7 +3,7 @@
 use accelerator_api::{Reason, count};
 use k8s_openapi::api::apps::v1::DaemonSet;
 
-use crate::{Findings, Severity};
+use crate::{Findings, ProblemKind};
 
 /// Where an operand stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Those of this DaemonSet; all zero before its controller has looked at it.
+    /// The counts of this DaemonSet; all zero before its controller has observed it.
     #[must_use]
     pub fn of(daemon_set: &DaemonSet) -> Self {
         let Some(status) = &daemon_set.status else { return Self::default() };
@@ -98,14 +98,14 @@ pub fn observe(daemon_set: &DaemonSet, pods: &Findings) -> Observation {
         leftovers(counts, pods)
     };
     let needs_attention = matches!(reason, Reason::RolloutInProgress | Reason::PodsNotReady)
-        && pods.worst().is_some_and(|worst| worst >= Severity::NotReady);
+        && pods.worst().is_some_and(|worst| worst >= ProblemKind::NotReady);
     Observation { reason, message, needs_attention }
 }
 
 /// Pods are missing, or of an older revision.
 fn rollout(counts: Counts, pods: &Findings, on_delete: bool) -> (Reason, String) {
     let outdated = (counts.current - counts.updated).max(0);
-    let is_failing = pods.worst().is_some_and(Severity::is_failure);
+    let is_failing = pods.worst().is_some_and(ProblemKind::is_failure);
     let reason = if is_failing {
         // A rollout that cannot go on needs a person.
         Reason::PodsNotReady
@@ -121,16 +121,16 @@ fn rollout(counts: Counts, pods: &Findings, on_delete: bool) -> (Reason, String)
         format!("a pod on {} of {nodes}", counts.current)
     };
     // Not while the newest revision fails, which would then fail on one more node, and not for pods that end already.
-    let advise = on_delete && !is_failing && outdated > pods.count(Severity::Terminating);
+    let advise = on_delete && !is_failing && outdated > pods.count(ProblemKind::Terminating);
     let how = if advise { "; delete a node's pod to update it" } else { "" };
     (reason, format!("{what}{how}{}", pods.sentence(counts.desired - counts.available)))
 }
 
 /// Every node that is selected has what it should have; pods may be left where none should be.
 fn leftovers(counts: Counts, pods: &Findings) -> (Reason, String) {
-    let lost = pods.count(Severity::NodeNotReady);
+    let lost = pods.count(ProblemKind::NodeNotReady);
     let to_go = counts.misplaced - lost;
-    let ending = pods.count(Severity::Terminating);
+    let ending = pods.count(ProblemKind::Terminating);
     if to_go > 0 {
         let what = count(to_go, "pod");
         let message = format!("{what} of nodes that labels or taints no longer select still to go");
@@ -139,10 +139,10 @@ fn leftovers(counts: Counts, pods: &Findings) -> (Reason, String) {
     if ending > 0 && counts.misplaced == 0 {
         // The DaemonSet controller counts a pod as available until its containers have ended.
         let message = format!("{} that the DaemonSet counts as available still to end", count(ending, "pod"));
-        return (Reason::RolloutInProgress, message + &pods.sentence_of(Severity::Terminating));
+        return (Reason::RolloutInProgress, message + &pods.sentence_of(ProblemKind::Terminating));
     }
     let apart =
-        if lost > 0 { format!("; not counted{}", pods.sentence_of(Severity::NodeNotReady)) } else { String::new() };
+        if lost > 0 { format!("; not counted{}", pods.sentence_of(ProblemKind::NodeNotReady)) } else { String::new() };
     match counts.desired {
         0 => (Reason::NoNodesSelected, format!("no node carries the deploy label and could run a pod{apart}")),
         desired => (Reason::Ready, format!("ready on {desired} of {}{apart}", count(desired, "node"))),
@@ -151,7 +151,7 @@ fn leftovers(counts: Counts, pods: &Findings) -> (Reason, String) {
 
 /// Whether all that is missing is on nodes that do not answer.
 fn is_about_nodes(unready: i64, pods: &Findings) -> bool {
-    pods.worst() == Some(Severity::NodeNotReady) && pods.count(Severity::NodeNotReady) >= unready
+    pods.worst() == Some(ProblemKind::NodeNotReady) && pods.count(ProblemKind::NodeNotReady) >= unready
 }
 
 fn is_on_delete(daemon_set: &DaemonSet) -> bool {

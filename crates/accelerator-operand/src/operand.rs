@@ -13,7 +13,7 @@ pub struct Operand {
     pub component: &'static Component,
     /// Its default DaemonSet as YAML, embedded so that a controller and its defaults cannot differ in version.
     pub manifest: &'static str,
-    /// What settings alone cannot express, done last. Most operands do nothing here.
+    /// Changes that no setting can express, made last. Most operands make none.
     pub customize: fn(&mut DaemonSet),
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use crate::pod_problem::{PodProblem, Severity, Unexplained, clip};
+use crate::pod_problem::{PodProblem, ProblemKind, Unexplained, clip};
 
 /// How long an event counts that is not repeated. The kubelet repeats the same failure every two minutes, and tells of one
 /// pod's probe every five minutes at least.
@@ -99,7 +99,7 @@ impl Said {
         }
         match problem.unexplained {
             Some(Unexplained::Start) => {
-                problem.severity = Severity::Failing;
+                problem.kind = ProblemKind::Failing;
                 problem.reason = format!("{}: {}", problem.reason, self.reason);
                 problem.cause = Some(self.message.clone());
             }

@@ -20,7 +20,7 @@ const HEAD: usize = 90;
 
 /// How bad it is that a pod is not ready, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub enum ProblemKind {
     /// It ends, and still may.
     Terminating,
     /// It starts.
@@ -37,7 +37,7 @@ pub enum Severity {
     NotCreated,
 }
 
-impl Severity {
+impl ProblemKind {
     /// Whether it does not pass by itself, as starting does.
     #[must_use]
     pub fn is_failure(self) -> bool {
@@ -62,7 +62,7 @@ pub struct PodProblem {
     /// The node that it is on or meant for; empty when that is not known.
     pub node: String,
     /// How bad it is.
-    pub severity: Severity,
+    pub kind: ProblemKind,
     /// In a few words: `CrashLoopBackOff`, `not ready`.
     pub reason: String,
     /// The cause, as far as it is known.
@@ -74,9 +74,9 @@ pub struct PodProblem {
 }
 
 impl PodProblem {
-    fn new(severity: Severity, reason: &str, cause: Option<String>) -> Self {
+    fn new(kind: ProblemKind, reason: &str, cause: Option<String>) -> Self {
         let (node, unexplained, overdue_at) = (String::new(), None, None);
-        Self { node, severity, reason: reason.to_owned(), cause, unexplained, overdue_at }
+        Self { node, kind, reason: reason.to_owned(), cause, unexplained, overdue_at }
     }
 
     fn unexplained(mut self, by: Unexplained) -> Self {
@@ -86,7 +86,7 @@ impl PodProblem {
 
     /// A pod that could not be made, in the words of the DaemonSet controller's event.
     pub(crate) fn not_created(message: &str) -> Self {
-        Self::new(Severity::NotCreated, "FailedCreate", Some(clip(message)))
+        Self::new(ProblemKind::NotCreated, "FailedCreate", Some(clip(message)))
     }
 
     /// Why this pod is not ready; `None` when it is.
@@ -105,8 +105,8 @@ impl PodProblem {
     /// What it is at this time.
     pub(crate) fn at(&self, now: Timestamp) -> Self {
         let mut problem = self.clone();
-        if self.severity == Severity::Terminating && self.overdue_at.is_some_and(|overdue| overdue <= now) {
-            problem.severity = Severity::Failing;
+        if self.kind == ProblemKind::Terminating && self.overdue_at.is_some_and(|overdue| overdue <= now) {
+            problem.kind = ProblemKind::Failing;
             problem.reason = "terminating for longer than its grace period".into();
         }
         problem
@@ -137,11 +137,11 @@ impl fmt::Display for PodProblem {
 
 fn terminating(pod: &PodView, deleted: Timestamp) -> PodProblem {
     if pod.is_on_a_lost_node() {
-        return PodProblem::new(Severity::NodeNotReady, "the node is not ready, its pod cannot end", None);
+        return PodProblem::new(ProblemKind::NodeNotReady, "the node is not ready, its pod cannot end", None);
     }
     let disrupted = pod.condition("DisruptionTarget").filter(|condition| condition.status == "True");
     let cause = disrupted.and_then(|condition| condition.message.as_deref().or(condition.reason.as_deref()));
-    let mut problem = PodProblem::new(Severity::Terminating, "terminating", cause.map(clip));
+    let mut problem = PodProblem::new(ProblemKind::Terminating, "terminating", cause.map(clip));
     // The deletion timestamp is when the grace period ends.
     problem.overdue_at = deleted.checked_add(OVERDUE).ok();
     problem
@@ -151,23 +151,23 @@ fn alive(pod: &PodView, now: Timestamp) -> PodProblem {
     let status = &pod.status;
     if status.phase == "Failed" {
         let cause = status.message.as_deref().or(status.reason.as_deref()).map(clip);
-        return PodProblem::new(Severity::Failing, "Failed", cause);
+        return PodProblem::new(ProblemKind::Failing, "Failed", cause);
     }
     if pod.is_on_a_lost_node() {
-        return PodProblem::new(Severity::NodeNotReady, "the node is not ready", None);
+        return PodProblem::new(ProblemKind::NodeNotReady, "the node is not ready", None);
     }
     if let Some(scheduled) = pod.condition("PodScheduled").filter(|scheduled| scheduled.status == "False") {
         let reason = scheduled.reason.as_deref().unwrap_or("Unschedulable");
-        return PodProblem::new(Severity::Unschedulable, reason, scheduled.message.as_deref().map(clip));
+        return PodProblem::new(ProblemKind::Unschedulable, reason, scheduled.message.as_deref().map(clip));
     }
     let init = status.init_container_statuses.iter().map(|container| waiting(pod, container, None));
     let main = status.container_statuses.iter().map(|container| waiting(pod, container, Some(now)));
     // Of equals the last is taken, which is the first of the pod.
-    let worst = init.chain(main).rev().flatten().max_by_key(|one| one.severity);
+    let worst = init.chain(main).rev().flatten().max_by_key(|one| one.kind);
     worst.unwrap_or_else(|| match status.phase.as_str() {
-        "Running" => PodProblem::new(Severity::NotReady, "not ready", None).unexplained(Unexplained::Probe),
-        _ if !pod.is_bound() => PodProblem::new(Severity::Starting, "not scheduled yet", None),
-        _ => PodProblem::new(Severity::Starting, "starting", None).unexplained(Unexplained::Start),
+        "Running" => PodProblem::new(ProblemKind::NotReady, "not ready", None).unexplained(Unexplained::Probe),
+        _ if !pod.is_bound() => PodProblem::new(ProblemKind::Starting, "not scheduled yet", None),
+        _ => PodProblem::new(ProblemKind::Starting, "starting", None).unexplained(Unexplained::Start),
     })
 }
 
@@ -182,19 +182,19 @@ fn waiting(pod: &PodView, container: &Container, recent_at: Option<Timestamp>) -
         let message = waiting.message.as_deref().filter(|message| !message.is_empty());
         // Starting is not failing: the kubelet uses these two names while all goes well.
         if matches!(reason, "ContainerCreating" | "PodInitializing") {
-            return Some(PodProblem::new(Severity::Starting, reason, None).unexplained(Unexplained::Start));
+            return Some(PodProblem::new(ProblemKind::Starting, reason, None).unexplained(Unexplained::Start));
         }
         if is_pull(reason) {
             let cause = message.and_then(pull_cause);
-            let problem = PodProblem::new(Severity::Failing, reason, cause.or(message).map(clip));
+            let problem = PodProblem::new(ProblemKind::Failing, reason, cause.or(message).map(clip));
             return Some(if cause.is_some() { problem } else { problem.unexplained(Unexplained::Pull) });
         }
         // How it ended tells more than that it waits to be started again.
         let cause = last.map(death).or(message.map(clip));
-        return Some(PodProblem::new(Severity::Failing, reason, cause));
+        return Some(PodProblem::new(ProblemKind::Failing, reason, cause));
     }
     if let Some(terminated) = container.state.terminated.as_ref().filter(failed) {
-        return Some(PodProblem::new(Severity::Failing, &death(terminated), None));
+        return Some(PodProblem::new(ProblemKind::Failing, &death(terminated), None));
     }
     let is_recent = |last: &&Terminated| match (recent_at, &last.finished_at) {
         (Some(now), Some(end)) => now.duration_since(end.0) < RECENT,
@@ -202,7 +202,7 @@ fn waiting(pod: &PodView, container: &Container, recent_at: Option<Timestamp>) -
     };
     let last = last.filter(is_recent);
     let restarted = last.filter(|_| !container.ready && container.state.terminated.is_none());
-    restarted.map(|last| PodProblem::new(Severity::Failing, "restarted", Some(death(last))))
+    restarted.map(|last| PodProblem::new(ProblemKind::Failing, "restarted", Some(death(last))))
 }
 
 /// How a container ended: its last words, and what a memory limit has to do with it.

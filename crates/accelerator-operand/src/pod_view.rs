@@ -1,4 +1,4 @@
-//! What is read of a pod. Whole pods are large, and memory that was needed once is hardly ever given back.
+//! The parts of a pod that are read. Whole pods are large, and an allocator hardly ever returns memory that it got once.
 
 use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::Metrics;
+use crate::token_bucket::TokenBucket;
 use accelerator_process::{chain, clock};
 
 /// Events about cluster-scoped objects live here: the API server accepts them nowhere else.
@@ -71,13 +72,14 @@ impl Events {
 }
 
 async fn send(api: Api<Event>, controller: &'static str, mut waiting: mpsc::Receiver<EventRequest>, metrics: Metrics) {
-    let mut budgets: HashMap<String, Budget> = HashMap::new();
+    let mut buckets: HashMap<String, TokenBucket> = HashMap::new();
     let mut failing = false;
     while let Some(request) = waiting.recv().await {
         let now = Instant::now();
-        budgets.retain(|_, budget| !budget.is_full(now));
+        buckets.retain(|_, bucket| !bucket.is_full(now));
         let object = request.regarding.uid.clone().unwrap_or_default();
-        if !budgets.entry(object).or_insert_with(|| Budget::full(now)).take(now) {
+        let bucket = buckets.entry(object).or_insert_with(|| TokenBucket::full(BURST, REFILL, now));
+        if !bucket.try_take(now) {
             metrics.event("dropped");
             continue;
         }
@@ -128,54 +130,9 @@ fn event_name(object: &str, number: u64) -> String {
     object[..kept].trim_end_matches(['.', '-']).to_owned() + &suffix
 }
 
-/// A token bucket.
-struct Budget {
-    tokens: u32,
-    since: Instant,
-}
-
-impl Budget {
-    fn full(now: Instant) -> Self {
-        Self { tokens: BURST, since: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        while self.tokens < BURST && now.duration_since(self.since) >= REFILL {
-            self.tokens += 1;
-            self.since += REFILL;
-        }
-        if self.tokens == BURST {
-            self.since = now;
-        }
-    }
-
-    fn is_full(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.tokens == BURST
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        let granted = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        granted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_object_has_a_burst_and_then_a_trickle() {
-        let start = Instant::now();
-        let mut budget = Budget::full(start);
-        assert_eq!((0..BURST + 5).filter(|_| budget.take(start)).count(), BURST as usize);
-        assert!(!budget.take(start + REFILL / 2));
-        assert!(budget.take(start + REFILL));
-        assert!(!budget.take(start + REFILL));
-        assert!(budget.is_full(start + REFILL * (BURST + 1)));
-    }
 
     /// A node may have a name of 253 characters.
     #[test]

@@ -13,7 +13,7 @@ const STUCK: Duration = Duration::from_mins(10);
 /// A watch that fails for this long makes the process unready.
 const BLIND: Duration = Duration::from_mins(1);
 
-/// What every part of the process last said of itself.
+/// The last report of every part of the process about itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health {
     parts: Arc<Mutex<BTreeMap<String, Part>>>,
@@ -58,7 +58,7 @@ impl Health {
     }
 }
 
-/// What one part reports to [`Health`] with.
+/// The handle by which one part reports to [`Health`].
 #[derive(Clone, Debug)]
 pub(crate) struct HealthHandle {
     health: Health,

@@ -15,6 +15,7 @@ mod repair;
 mod resync;
 mod status;
 mod store;
+mod token_bucket;
 mod watch;
 mod watch_rate_limit;
 

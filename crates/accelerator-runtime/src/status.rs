@@ -10,17 +10,19 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::token_bucket::TokenBucket;
 use crate::{Backoff, EventRequest, Events, random};
 use accelerator_process::chain;
 
-/// However fast things change, they are told at most this often.
-const PACE: Duration = Duration::from_secs(1);
+/// The shortest time between two writes, however fast things change.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often mere numbers are told, as those of a rollout that goes on. Each tells the whole cluster's API server.
-const PROGRESS_PACE: Duration = Duration::from_secs(5);
+/// The shortest time between two writes that only change numbers, as those of a rollout that goes on: each costs the API
+/// server and everybody who watches.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes of news: so many at once, then one per [`REFILL`]. A cluster in which something always changes is told of now
-/// and then. An edit of the AcceleratorConfig makes room anew: somebody waits for what becomes of it.
+/// Writes: so many at once, then one per [`REFILL`], so that a cluster in which something always changes is not written
+/// about all the time. An edit of the AcceleratorConfig fills the bucket: somebody waits for what becomes of it.
 const BURST: u32 = 12;
 const REFILL: Duration = Duration::from_secs(6);
 
@@ -74,7 +76,7 @@ pub struct StatusWriter {
     is_trouble_told: bool,
     /// When the last write was.
     written_at: Option<Instant>,
-    allowance: Allowance,
+    bucket: TokenBucket,
     /// The generation that was written about last.
     generation: Option<i64>,
     /// No write before.
@@ -90,10 +92,10 @@ impl StatusWriter {
             api: Api::all(client),
             manager,
             events,
-            backoff: Backoff::new(PACE, Duration::from_mins(1)),
+            backoff: Backoff::new(MIN_INTERVAL, Duration::from_mins(1)),
             is_trouble_told: false,
             written_at: None,
-            allowance: Allowance::full(Instant::now()),
+            bucket: TokenBucket::full(BURST, REFILL, Instant::now()),
             generation: None,
             blocked_until: Instant::now(),
             crd_too_old: false,
@@ -103,15 +105,15 @@ impl StatusWriter {
     /// The earliest time of the next write.
     #[must_use]
     pub fn ready_at(&self, urgency: Urgency) -> Instant {
-        let pace = match urgency {
+        let interval = match urgency {
             Urgency::Retract => Duration::ZERO,
-            Urgency::Edit | Urgency::Transition => PACE,
-            Urgency::Progress => PROGRESS_PACE,
+            Urgency::Edit | Urgency::Transition => MIN_INTERVAL,
+            Urgency::Progress => PROGRESS_INTERVAL,
         };
-        let ready = self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + pace));
+        let ready = self.written_at.map_or(self.blocked_until, |at| self.blocked_until.max(at + interval));
         match urgency {
             Urgency::Retract | Urgency::Edit => ready,
-            Urgency::Transition | Urgency::Progress => ready.max(self.allowance.ready_at()),
+            Urgency::Transition | Urgency::Progress => ready.max(self.bucket.ready_at()),
         }
     }
 
@@ -145,9 +147,9 @@ impl StatusWriter {
         let now = Instant::now();
         self.written_at = Some(now);
         if std::mem::replace(&mut self.generation, config.metadata.generation) == config.metadata.generation {
-            self.allowance.take(now);
+            self.bucket.take(now);
         } else {
-            self.allowance = Allowance::full(now);
+            self.bucket = TokenBucket::full(BURST, REFILL, now);
         }
         match answer {
             Ok(config) => {
@@ -197,27 +199,6 @@ impl StatusWriter {
     }
 }
 
-/// How many writes are left, as the time at which all of them will be: each write moves it on by [`REFILL`].
-#[derive(Debug)]
-struct Allowance {
-    full_at: Instant,
-}
-
-impl Allowance {
-    fn full(now: Instant) -> Self {
-        Self { full_at: now }
-    }
-
-    fn take(&mut self, now: Instant) {
-        self.full_at = self.full_at.max(now) + REFILL;
-    }
-
-    /// When the next write may be.
-    fn ready_at(&self) -> Instant {
-        self.full_at.checked_sub(REFILL * (BURST - 1)).unwrap_or(self.full_at)
-    }
-}
-
 /// The API server answers 500 with these words to a field that the CRD does not declare.
 fn is_crd_too_old(message: &str) -> bool {
     message.contains("field not declared in schema")
@@ -240,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_always_changes_is_told_of_now_and_then() {
+    fn a_cluster_that_always_changes_is_written_about_now_and_then() {
         let start = Instant::now();
-        let mut allowance = Allowance::full(start);
+        let mut bucket = TokenBucket::full(BURST, REFILL, start);
         let mut writes = 0;
         for second in 0..120 {
             let now = start + Duration::from_secs(second);
-            if allowance.ready_at() <= now {
-                allowance.take(now);
+            if bucket.ready_at() <= now {
+                bucket.take(now);
                 writes += 1;
             }
         }

@@ -1,4 +1,4 @@
-//! What we know of a kind of objects: a copy that a watch and the answers to our own writes keep current.
+//! A copy of all objects of one kind, which a watch and the answers to our own writes keep current.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,7 +173,7 @@ impl<T: Stored> Store<T> {
         })
     }
 
-    /// What the list did not name is gone, unless an answer to a write of ours is newer than the list.
+    /// Removes the objects that the list did not name, unless an answer to a write of ours is newer than the list.
     fn end_list(&mut self) -> Vec<Box<str>> {
         let Some(Listing { version, names }) = self.listing.take() else { return vec![] };
         let gone = self.objects.iter().filter(|(name, known)| known.version() <= version && !names.contains(*name));

@@ -39,7 +39,7 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(45);
 /// version because it was restored from a backup, would refuse the old version for ever.
 const RELIST_AFTER: u32 = 5;
 
-/// Something that holds a [`Store`] of what it needs of objects of kind `K`.
+/// A cache that a watch keeps current: a [`Store`] of what is needed of objects of kind `K`, and whatever is derived from it.
 pub trait Holder<K>: Send + 'static {
     /// What is kept of an object.
     type Value: Stored + Send;
@@ -86,14 +86,14 @@ pub(crate) struct Watch<K, H> {
     pub backoff: Backoff,
 }
 
-/// Why the watch does not go on.
-enum Broken {
+/// Why a list or watch failed.
+enum WatchError {
     /// The API server no longer knows what came after our version.
     Expired(String),
     Other(String),
 }
 
-impl Broken {
+impl WatchError {
     fn why(&self) -> &str {
         match self {
             Self::Expired(why) | Self::Other(why) => why,
@@ -101,7 +101,7 @@ impl Broken {
     }
 }
 
-impl From<kube::Error> for Broken {
+impl From<kube::Error> for WatchError {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.code == 410 => Self::Expired(chain(&error)),
@@ -175,7 +175,7 @@ where
                 }
             };
             self.failed(&broken).await;
-            if matches!(broken, Broken::Expired(_)) {
+            if matches!(broken, WatchError::Expired(_)) {
                 return;
             }
         }
@@ -186,7 +186,7 @@ where
         &mut self,
         stream: impl Stream<Item = kube::Result<WatchEvent<K>>>,
         version: &mut String,
-    ) -> Result<Ended, Broken> {
+    ) -> Result<Ended, WatchError> {
         let mut stream = pin!(stream);
         let relist = Arc::clone(&self.relist);
         let mut heard = Instant::now();
@@ -209,7 +209,7 @@ where
         }
     }
 
-    fn hear(&mut self, event: WatchEvent<K>, version: &mut String) -> Result<(), Broken> {
+    fn hear(&mut self, event: WatchEvent<K>, version: &mut String) -> Result<(), WatchError> {
         match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *version = object.resource_version().unwrap_or_default();
@@ -234,7 +234,7 @@ where
         self.changed.notify_one();
     }
 
-    async fn failed(&mut self, broken: &Broken) {
+    async fn failed(&mut self, broken: &WatchError) {
         self.metrics.watch_failed(&self.kind);
         self.health.failing();
         if !self.backoff.is_failing() {

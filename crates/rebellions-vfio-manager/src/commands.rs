@@ -92,7 +92,7 @@ pub fn once(common: &Common, goal: Goal, how: Once) -> anyhow::Result<Outcome> {
 }
 
 /// What a command did.
-pub(crate) struct Acted {
+pub(crate) struct CommandResult {
     pub(crate) outcome: Outcome,
     /// For standard output.
     pub(crate) text: String,
@@ -100,14 +100,14 @@ pub(crate) struct Acted {
     pub(crate) report: Option<Report>,
 }
 
-pub(crate) fn act(common: &Common, goal: Goal, how: Once, stop: &Stop) -> anyhow::Result<Acted> {
+pub(crate) fn act(common: &Common, goal: Goal, how: Once, stop: &Stop) -> anyhow::Result<CommandResult> {
     let mut worker = common.worker();
     let _lock = if how.dry_run {
         None
     } else {
         match lock(&worker.records, Duration::from_secs(how.wait), stop)? {
             Ok(lock) => Some(lock),
-            Err(why) => return Ok(Acted { outcome: Outcome::Locked, text: format!("{why}\n"), report: None }),
+            Err(why) => return Ok(CommandResult { outcome: Outcome::Locked, text: format!("{why}\n"), report: None }),
         }
     };
     if goal == Goal::Bind && !how.dry_run {
@@ -120,7 +120,7 @@ pub(crate) fn act(common: &Common, goal: Goal, how: Once, stop: &Stop) -> anyhow
         records.publish(&report.json())?;
     }
     let outcome = Outcome::of(report.ready, report.reason);
-    Ok(Acted { outcome, text: text(&report, &steps, how), report: Some(report) })
+    Ok(CommandResult { outcome, text: text(&report, &steps, how), report: Some(report) })
 }
 
 fn load_vfio_pci(worker: &mut Worker, common: &Common) {

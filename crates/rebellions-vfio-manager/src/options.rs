@@ -13,7 +13,7 @@ use crate::modules::Modules;
 use crate::pass::Worker;
 use crate::records::Records;
 use crate::report::WhenNone;
-use crate::selection::{NoSelector, Selection, Selector, WhenUnknown};
+use crate::selection::{ParseSelectorError, Selection, Selector, WhenUnknown};
 use crate::sysfs::Tree;
 
 /// Binds a node's Rebellions NPUs to vfio-pci, so that virtual machines can have them, and gives them back. A device in use is never touched
@@ -124,7 +124,7 @@ pub struct Common {
     #[arg(long, env = "VFIO_MODULES", default_value = "/lib/modules", value_name = "PATH", global = true)]
     pub modules: PathBuf,
 
-    /// Where the report, the lock and the former drivers are kept [default: /run/rebellions/vfio-manager]
+    /// Where the report, the lock and the previous drivers are kept [default: /run/rebellions/vfio-manager]
     #[arg(long, env = "VFIO_STATE_DIR", value_name = "PATH", global = true)]
     pub state_dir: Option<PathBuf>,
 
@@ -157,7 +157,7 @@ pub struct Common {
 }
 
 /// A list with commas; what is between them may be empty.
-fn selectors(text: &str) -> Result<Arc<[Selector]>, NoSelector> {
+fn selectors(text: &str) -> Result<Arc<[Selector]>, ParseSelectorError> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
 }
 

@@ -66,13 +66,13 @@ impl fmt::Display for Address {
 /// Not the address of a PCI function.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is no PCI address such as 0000:03:00.0")]
-pub struct NoAddress(String);
+pub struct ParseAddressError(String);
 
 impl FromStr for Address {
-    type Err = NoAddress;
+    type Err = ParseAddressError;
 
     /// With or without the domain, which is 0 when it is left out, as `lspci` does.
-    fn from_str(text: &str) -> Result<Self, NoAddress> {
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         let parse = || {
             let (rest, function) = text.rsplit_once('.')?;
             let (rest, device) = rest.rsplit_once(':')?;
@@ -89,7 +89,7 @@ impl FromStr for Address {
                 function: byte(function, 7)?,
             })
         };
-        parse().ok_or_else(|| NoAddress(text.into()))
+        parse().ok_or_else(|| ParseAddressError(text.into()))
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
             assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(written.to_owned()));
         }
         for text in ["", "03", "03:00", "0000:03:20.0", "0000:03:00.8", "0000:0300:00.0", "x:03:00.0", "0000:+3:00.0"] {
-            assert_eq!(text.parse::<Address>(), Err(NoAddress(text.into())));
+            assert_eq!(text.parse::<Address>(), Err(ParseAddressError(text.into())));
         }
     }
 

@@ -21,7 +21,7 @@ pub enum Selector {
     "{0:?} is neither a PCI address (0000:03:00.0), nor a device id (1250), nor a product ({known})",
     known = products_once().join(", ")
 )]
-pub struct NoSelector(String);
+pub struct ParseSelectorError(String);
 
 fn products_once() -> Vec<&'static str> {
     let mut names: Vec<_> = products().collect();
@@ -30,9 +30,9 @@ fn products_once() -> Vec<&'static str> {
 }
 
 impl FromStr for Selector {
-    type Err = NoSelector;
+    type Err = ParseSelectorError;
 
-    fn from_str(text: &str) -> Result<Self, NoSelector> {
+    fn from_str(text: &str) -> Result<Self, ParseSelectorError> {
         let text = text.trim();
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
@@ -48,7 +48,7 @@ impl FromStr for Selector {
         let id = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
         let is_id = id.len() == 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let id = u16::from_str_radix(id, 16).ok().filter(|_| is_id);
-        id.map(Self::DeviceId).ok_or_else(|| NoSelector(text.into()))
+        id.map(Self::DeviceId).ok_or_else(|| ParseSelectorError(text.into()))
     }
 }
 

@@ -85,7 +85,7 @@ fn an_event_explains_the_pod_that_it_is_about_whichever_comes_first() {
     problems.apply(&waiting("aaaaa", "PodInitializing"), now());
     let words = ": aaaaa (PodInitializing: FailedMount: no such device)";
     assert_eq!(problems.findings(false, now()).sentence(1), words);
-    assert_eq!(problems.findings(false, now()).worst(), Some(Severity::Failing));
+    assert_eq!(problems.findings(false, now()).worst(), Some(ProblemKind::Failing));
 }
 
 #[test]

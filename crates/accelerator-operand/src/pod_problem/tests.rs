@@ -35,65 +35,65 @@ fn each_state_says_why_and_how_bad_it_is() {
     let back_off = waiting("CrashLoopBackOff", "back-off 40s restarting failed container");
     let unauthorized = "Back-off pulling image \"x\": ErrImagePull: failed to resolve: 401 Unauthorized";
     let cases = [
-        (container(&waiting("ContainerCreating", ""), &Value::Null), Severity::Starting, "ContainerCreating"),
-        (json!({"phase": "Running"}), Severity::NotReady, "not ready"),
-        (json!({"phase": "Pending"}), Severity::Starting, "starting"),
+        (container(&waiting("ContainerCreating", ""), &Value::Null), ProblemKind::Starting, "ContainerCreating"),
+        (json!({"phase": "Running"}), ProblemKind::NotReady, "not ready"),
+        (json!({"phase": "Pending"}), ProblemKind::Starting, "starting"),
         (
             json!({"phase": "Failed", "reason": "Evicted", "message": "disk pressure"}),
-            Severity::Failing,
+            ProblemKind::Failing,
             "Failed: disk pressure",
         ),
         (
             json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
             "message": "Insufficient cpu."}]}),
-            Severity::Unschedulable,
+            ProblemKind::Unschedulable,
             "Unschedulable: Insufficient cpu.",
         ),
         (
             container(&back_off, &Value::Null),
-            Severity::Failing,
+            ProblemKind::Failing,
             "CrashLoopBackOff: back-off 40s restarting failed container",
         ),
         (
             container(&back_off, &exit(7, "Error", "looking\ncannot open /dev/rsd0: No such device\n\n")),
-            Severity::Failing,
+            ProblemKind::Failing,
             "CrashLoopBackOff: container main exited with code 7: cannot open /dev/rsd0: No such device",
         ),
         (
             container(&back_off, &exit(137, "OOMKilled", "")),
-            Severity::Failing,
+            ProblemKind::Failing,
             "CrashLoopBackOff: container main was OOMKilled, the node ran out of memory",
         ),
         (
             container(&back_off, &exit(128, "StartError", "exec: no such file")),
-            Severity::Failing,
+            ProblemKind::Failing,
             "CrashLoopBackOff: container main ended with StartError: exec: no such file",
         ),
         (
             container(&json!({"terminated": exit(3, "Error", "last words")}), &Value::Null),
-            Severity::Failing,
+            ProblemKind::Failing,
             "container main exited with code 3: last words",
         ),
         (
             container(&json!({"running": {}}), &exit(3, "Error", "last words")),
-            Severity::Failing,
+            ProblemKind::Failing,
             "restarted: container main exited with code 3: last words",
         ),
         (
             container(&waiting("ImagePullBackOff", unauthorized), &Value::Null),
-            Severity::Failing,
+            ProblemKind::Failing,
             "ImagePullBackOff: failed to resolve: 401 Unauthorized",
         ),
         (
             container(&waiting("ErrImagePull", "404 Not Found"), &Value::Null),
-            Severity::Failing,
+            ProblemKind::Failing,
             "ErrImagePull: 404 Not Found",
         ),
     ];
-    for (status, severity, words) in cases {
+    for (status, kind, words) in cases {
         let problem = problem(&status);
         assert_eq!(problem.to_string(), format!("n ({words})"));
-        assert_eq!(problem.severity, severity, "{words}");
+        assert_eq!(problem.kind, kind, "{words}");
     }
 }
 
@@ -138,10 +138,10 @@ fn a_node_that_does_not_answer_is_told_from_a_probe_that_fails() {
         json!({"phase": "Running", "conditions": [
             {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": containers}]})
     };
-    assert_eq!(problem(&conditions("True")).severity, Severity::NodeNotReady);
-    assert_eq!(problem(&conditions("False")).severity, Severity::NotReady);
+    assert_eq!(problem(&conditions("True")).kind, ProblemKind::NodeNotReady);
+    assert_eq!(problem(&conditions("False")).kind, ProblemKind::NotReady);
     let gated = view(&json!({}), &json!({"readinessGates": [{"conditionType": "x"}]}), &conditions("True"));
-    assert_eq!(PodProblem::of(&gated, now()).expect("a problem").severity, Severity::NotReady);
+    assert_eq!(PodProblem::of(&gated, now()).expect("a problem").kind, ProblemKind::NotReady);
     let ending = view(&json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), &json!({}), &conditions("True"));
     let ending = PodProblem::of(&ending, now()).expect("a problem").at(now());
     assert_eq!(ending.to_string(), "n (the node is not ready, its pod cannot end)");
@@ -155,7 +155,7 @@ fn a_pod_that_does_not_end_is_a_failure_after_its_grace_period() {
     assert_eq!(ending.at(now()).to_string(), "n (terminating)");
     let later = ending.at(now() + SignedDuration::from_secs(30));
     assert_eq!(later.to_string(), "n (terminating for longer than its grace period)");
-    assert!(later.severity.is_failure());
+    assert!(later.kind.is_failure());
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn an_init_container_that_runs_again_keeps_its_last_failure_until_it_succeeds() 
     let running = problem(&status(&json!({"running": {}}), &initializing));
     let words = "n (restarted: container give-back exited with code 1: qemu (42) holds 0000:01:00.0)";
     assert_eq!(running.to_string(), words);
-    assert_eq!(running.severity, Severity::Failing);
+    assert_eq!(running.kind, ProblemKind::Failing);
 
     let succeeded = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
     assert_eq!(problem(&status(&succeeded, &initializing)).to_string(), "n (PodInitializing)");

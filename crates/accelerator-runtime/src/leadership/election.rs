@@ -46,10 +46,10 @@ pub(crate) enum Next {
     Wait(Instant),
 }
 
-/// What came back.
+/// What came back for a [`Request`].
 #[allow(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Answer {
+pub(crate) enum Response {
     /// The lease as it is, read or written.
     Is(Lease),
     /// There is none.
@@ -67,7 +67,7 @@ pub(crate) enum State {
     Leader,
     /// Somebody else may.
     Follower,
-    /// Nobody is known to; we try to become leader.
+    /// No leader is known; this process tries to become it.
     Candidate,
 }
 
@@ -127,21 +127,21 @@ impl Election {
     }
 
     /// Takes the answer to what [`Self::next`] asked at `asked`. `random` is between 0 and 1.
-    pub(crate) fn answered(&mut self, asked: Instant, now: Instant, answer: Answer, random: f64) {
+    pub(crate) fn answered(&mut self, asked: Instant, now: Instant, answer: Response, random: f64) {
         let wrote = !matches!(self.asking.take(), None | Some(Request::Read));
         let later = now + self.timing.retry.mul_f64(1.0 + (JITTER - 1.0) * random.clamp(0.0, 1.0));
         match answer {
-            Answer::Is(lease) if wrote => {
+            Response::Is(lease) if wrote => {
                 self.seen = Some((lease, asked));
                 self.is_current = true;
                 self.renewed = Some(asked);
                 self.not_before = asked + self.timing.retry;
             }
-            Answer::Is(lease) => {
+            Response::Is(lease) => {
                 self.see(lease, now);
                 self.not_before = if self.is_free(now) { now } else { later };
             }
-            Answer::Absent => {
+            Response::Absent => {
                 // A write to a lease that is gone says nothing about what came after it.
                 self.is_current = !wrote;
                 self.seen = None;
@@ -149,11 +149,11 @@ impl Election {
                 self.not_before = now;
             }
             // Whoever was faster holds it now. We, if that was a write of ours whose answer got lost.
-            Answer::Conflict => {
+            Response::Conflict => {
                 self.is_current = false;
                 self.not_before = if self.renewed.is_some() { now } else { later };
             }
-            Answer::Failed => {
+            Response::Failed => {
                 self.is_current = false;
                 self.not_before = later;
             }

@@ -1,4 +1,4 @@
-//! What stands between a process that does not lead and the cluster.
+//! Keeps a process that does not lead from writing to the cluster.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::election::{Answer, Election, Next, Request, State};
+use super::election::{Election, Next, Request, Response, State};
 use super::{Fence, Timing};
 use crate::health::HealthHandle;
 use crate::{Metrics, random};
@@ -74,7 +74,7 @@ impl LeaderElector {
     }
 
     /// Sends a request and waits no longer than half of what a leader has left to renew.
-    async fn ask(&self, request: &Request, is_answered: &mut bool) -> Answer {
+    async fn ask(&self, request: &Request, is_answered: &mut bool) -> Response {
         let params = PostParams::default();
         let answer = async {
             match request {
@@ -89,14 +89,14 @@ impl LeaderElector {
         };
         let answer = tokio::time::timeout(self.timing.renew_deadline / 2, answer).await;
         let (answer, trouble) = match answer {
-            Ok(Ok(lease)) => (Answer::Is(lease), None),
+            Ok(Ok(lease)) => (Response::Is(lease), None),
             // To an attempt to create it, it says that there is no such namespace.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 && !matches!(request, Request::Create(_)) => {
-                (Answer::Absent, None)
+                (Response::Absent, None)
             }
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => (Answer::Conflict, None),
-            Ok(Err(error)) => (Answer::Failed, Some(chain(&error))),
-            Err(_) => (Answer::Failed, Some("no answer in time".into())),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => (Response::Conflict, None),
+            Ok(Err(error)) => (Response::Failed, Some(chain(&error))),
+            Err(_) => (Response::Failed, Some("no answer in time".into())),
         };
         match &trouble {
             None => self.health.synced(),
@@ -107,7 +107,7 @@ impl LeaderElector {
             None if !*is_answered => info!(lease = self.name, "Lease can be reached again"),
             _ => {}
         }
-        *is_answered = answer != Answer::Failed;
+        *is_answered = answer != Response::Failed;
         answer
     }
 

@@ -15,21 +15,21 @@ struct Server {
 }
 
 impl Server {
-    fn answer(&mut self, request: &Request) -> Answer {
+    fn answer(&mut self, request: &Request) -> Response {
         let (Request::Create(wanted) | Request::Replace(wanted)) = request else {
-            return self.lease.clone().map_or(Answer::Absent, Answer::Is);
+            return self.lease.clone().map_or(Response::Absent, Response::Is);
         };
         match (&self.lease, request) {
-            (None, Request::Replace(_)) => return Answer::Absent,
-            (Some(_), Request::Create(_)) => return Answer::Conflict,
-            (Some(lease), _) if lease.resource_version() != wanted.resource_version() => return Answer::Conflict,
+            (None, Request::Replace(_)) => return Response::Absent,
+            (Some(_), Request::Create(_)) => return Response::Conflict,
+            (Some(lease), _) if lease.resource_version() != wanted.resource_version() => return Response::Conflict,
             _ => {}
         }
         self.version += 1;
         let mut lease = wanted.clone();
         lease.metadata.resource_version = Some(self.version.to_string());
         self.lease = Some(lease.clone());
-        Answer::Is(lease)
+        Response::Is(lease)
     }
 }
 
@@ -111,7 +111,7 @@ fn a_leader_that_gets_no_answer_stops_before_anybody_else_may_begin() {
     turn(&mut b, &mut server, now);
     let asked = now + TIMING.retry;
     assert!(matches!(a.next(asked, Timestamp::UNIX_EPOCH), Next::Ask(Request::Replace(_))));
-    a.answered(asked, asked + seconds(5.0), Answer::Failed, 0.0);
+    a.answered(asked, asked + seconds(5.0), Response::Failed, 0.0);
     assert!(a.leads_until(now + seconds(9.9)).is_some());
     assert!(a.leads_until(now + seconds(10.0)).is_none());
     assert_eq!(b.state(now + seconds(14.9)), State::Follower);
@@ -126,7 +126,7 @@ fn a_renewal_whose_answer_got_lost_is_found_again() {
     let asked = now + TIMING.retry;
     let Next::Ask(request) = a.next(asked, Timestamp::UNIX_EPOCH) else { panic!("it renews") };
     server.answer(&request);
-    a.answered(asked, asked, Answer::Failed, 0.0);
+    a.answered(asked, asked, Response::Failed, 0.0);
     let later = asked + TIMING.retry;
     turn(&mut a, &mut server, later);
     assert_eq!(a.leads_until(later), Some(later + TIMING.renew_deadline));
@@ -165,7 +165,7 @@ fn what_is_released_is_taken_at_the_next_look() {
     turn(&mut b, &mut server, now);
     let released = a.release(now).expect("it leads");
     assert!(a.leads_until(now).is_none());
-    assert!(matches!(server.answer(&Request::Replace(released)), Answer::Is(_)));
+    assert!(matches!(server.answer(&Request::Replace(released)), Response::Is(_)));
     let later = now + TIMING.retry.mul_f64(JITTER);
     turn(&mut b, &mut server, later);
     assert_eq!(b.state(later), State::Leader);
@@ -206,11 +206,11 @@ proptest::proptest! {
             let asked = now;
             if let Next::Ask(request) = all[who].next(now, Timestamp::UNIX_EPOCH) {
                 // Lost on the way there, lost on the way back, slow, or well.
-                let answer = if fate == 0 { Answer::Failed } else { server.answer(&request) };
+                let answer = if fate == 0 { Response::Failed } else { server.answer(&request) };
                 if fate >= 2 {
                     now += seconds(f64::from(after) / 10.0);
                 }
-                let answer = if fate == 1 { Answer::Failed } else { answer };
+                let answer = if fate == 1 { Response::Failed } else { answer };
                 all[who].answered(asked, now, answer, 0.5);
             }
             let leaders = all.iter().filter(|one| one.leads_until(now).is_some()).count();
