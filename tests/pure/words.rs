@@ -67,3 +67,48 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// Names of a private language that the field's terms have replaced, each with its term.
+const RETIRED: &[(&str, &str)] = &[
+    ("AT_LEAST", "a name that says of what it is the least"),
+    ("Allowance", "TokenBucket"),
+    ("Anchor", "InstallOwner"),
+    ("Announcement", "EventRequest"),
+    ("Bereft", "CrdGone"),
+    ("Budget", "TokenBucket"),
+    ("Doing", "in flight"),
+    ("Doubt", "AbsenceState"),
+    ("FAREWELL", "GRACE"),
+    ("Former", "PreviousDriver"),
+    ("Glance", "look"),
+    ("Mirror", "Store"),
+    ("NoAddress", "ParseAddressError"),
+    ("NoSelector", "ParseSelectorError"),
+    ("PACE", "MIN_INTERVAL"),
+    ("PodTrouble", "PodProblem"),
+    ("Pulse", "HealthHandle"),
+    ("SILENCE", "DEAD_AFTER"),
+    ("Severity", "ProblemKind"),
+    ("Standing", "NodeState"),
+    ("Surroundings", "PlanContext"),
+    ("TOGETHER", "COALESCE_WINDOW"),
+    ("TakesBack", "Retract"),
+    ("Turns", "GroupLocks"),
+    ("Vacancy", "AbsenceCheck"),
+    ("foresee", "predict"),
+    ("stand_down", "on_leadership_lost"),
+];
+
+#[test]
+fn no_private_word_comes_back() {
+    let this = root().join("tests/pure/words.rs");
+    let files = ["crates", "tests"].into_iter().flat_map(|tree| below(&root().join(tree), ".rs"));
+    for path in files.filter(|path| *path != this) {
+        let text = read(&path);
+        for word in text.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')) {
+            if let Some((_, term)) = RETIRED.iter().find(|(retired, _)| *retired == word) {
+                panic!("{}: {word} is called {term}", path.display());
+            }
+        }
+    }
+}

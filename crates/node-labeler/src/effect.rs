@@ -36,7 +36,7 @@ impl Change {
     }
 }
 
-/// What was written to one node, and how often it had to be repaired.
+/// The last writes to one node, and how often each had to be repaired.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// What was last written of each label.

@@ -43,7 +43,7 @@ impl Policy {
 /// What a node is, under a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeState {
-    /// Nothing to us: no NPU, no mode.
+    /// A node without NPU and without mode, which is left alone.
     #[default]
     Unrelated,
     /// In this mode, by its own label or by default.

@@ -83,7 +83,7 @@ impl Reporter {
         self.look.observe(missing.unwrap_or_default(), || self.index.with(|index| index.tainted()), tolerations)
     }
 
-    /// What to say of the config that counts.
+    /// The conditions of the config that counts.
     fn verdict(&self, config: &ObservedConfig) -> (Option<NodeCounts>, Vec<Condition>) {
         let generation = config.metadata.generation;
         let (counts, nodes) = self.index.with(|index| {
@@ -139,7 +139,7 @@ fn tell_superseded(before: &ObservedConfig, now: &ObservedConfig, runtime: &Runt
     }
 }
 
-/// What to say of a config that an older one keeps from counting.
+/// The conditions of a config that does not count, because an older one does.
 fn superseded(config: &ObservedConfig, by: &str) -> Vec<Condition> {
     let message = format!("the older AcceleratorConfig {by} counts; this one takes over when that one is deleted");
     let verdict = (Reason::Superseded, message);
@@ -162,13 +162,14 @@ fn conditions(config: &ObservedConfig, accepted: &(Reason, String), ready: &(Rea
     each.collect()
 }
 
-/// What nothing goes on without, if there is something: of the AcceleratorConfig itself, or of one of its components.
+/// The reason why nothing goes on until somebody acts, if there is one: of the AcceleratorConfig itself, or of one of its
+/// components.
 fn stalled(config: &ObservedConfig, accepted: &(Reason, String)) -> Option<(Reason, String)> {
     let stalls = |reason: &str| Reason::ALL.iter().copied().find(|one| one.as_str() == reason && one.is_stalled());
     let of_component = || {
         COMPONENTS.iter().find_map(|component| {
             let condition = config.status.condition(component.condition_type)?;
-            // What was wrong with the spec before says nothing of this one.
+            // A condition about an earlier generation says nothing about this one.
             let is_current = condition.observed_generation == config.metadata.generation;
             Some((
                 stalls(&condition.reason).filter(|_| is_current)?,

@@ -176,7 +176,8 @@ fn wrote(meta: &ObjectMeta, label: &str) -> bool {
 /// what the API server calls those that do not say who they are.
 const BYSTANDERS: [&str; 3] = ["kubelet", "kube-controller-manager", "unknown"];
 
-/// Who else wrote the node last, if that was when we last did or later. Whoever only removes fields leaves no trace.
+/// The field manager, other than ours, that wrote the node last, if that was when we last did or later. A manager that only
+/// removes fields leaves no trace.
 fn other_writer(meta: &ObjectMeta) -> Option<Box<str>> {
     let entries = meta.managed_fields.iter().flatten().filter(|entry| entry.subresource.is_none());
     let writers = entries.filter_map(|entry| Some((entry.time.as_ref()?.0, entry.manager.as_deref()?)));
