@@ -11,6 +11,7 @@ mod demo;
 mod edits;
 mod faults;
 mod foreign;
+mod gitops;
 mod give_back;
 mod harness;
 mod installation;

@@ -15,6 +15,7 @@ pub mod controller;
 pub mod debian;
 mod expect;
 pub mod generate;
+pub mod gitops;
 pub mod install;
 pub mod kubeconfig;
 pub mod nodes;

@@ -1,4 +1,4 @@
-//! The programs that the test bed runs: those of a control plane, built once from their Go modules and kept, and ours.
+//! The programs that the test bed runs: those that are built once from their Go modules and kept, and ours.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,6 +32,24 @@ const CONTROL_PLANE: [GoProgram; 7] = [
 const NODE: [GoProgram; 2] =
     [("kubelet", "k8s.io/kubernetes/cmd/kubelet", 44), ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 29)];
 
+/// What GitOps tools make of an object.
+const GITOPS: [GoProgram; 1] = [("gitops-health", "accelerator.test/gitops", 22)];
+
+/// A Go module in `tests/`.
+struct GoModule {
+    /// Its folder's name, there and in the cache.
+    folder: &'static str,
+    /// The files that its programs are made of, besides other modules.
+    files: &'static [&'static str],
+    /// All that is built from it.
+    programs: &'static [&'static [GoProgram]],
+}
+
+const CONTROL_PLANE_MODULE: GoModule =
+    GoModule { folder: "control-plane", files: &["go.mod", "go.sum"], programs: &[&CONTROL_PLANE, &NODE] };
+const GITOPS_MODULE: GoModule =
+    GoModule { folder: "gitops", files: &["go.mod", "go.sum", "main.go"], programs: &[&GITOPS] };
+
 /// The version that the Kubernetes programs say they are: that of their module.
 const KUBERNETES: &str = "1.36.3";
 
@@ -43,20 +61,31 @@ const ASSETS: &str = "KUBEBUILDER_ASSETS";
 
 /// The path of a program of the control plane. Builds all of them when this is the first time.
 pub fn control_plane_binary(name: &str) -> anyhow::Result<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| folder("control plane", &CONTROL_PLANE).map_err(|error| format!("{error:#}")));
-    folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
+    static FOLDER: Once = Once::new();
+    binary(&FOLDER, "control plane", &CONTROL_PLANE_MODULE, &CONTROL_PLANE, name)
 }
 
 /// The path of a program of a real node, kept beside those of the control plane. Builds both when this is the first time.
 pub fn node_binary(name: &str) -> anyhow::Result<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| folder("node", &NODE).map_err(|error| format!("{error:#}")));
+    static FOLDER: Once = Once::new();
+    binary(&FOLDER, "node", &CONTROL_PLANE_MODULE, &NODE, name)
+}
+
+/// The path of the program that tells what GitOps tools make of an object. Builds it when this is the first time.
+pub fn gitops_health_binary() -> anyhow::Result<PathBuf> {
+    static FOLDER: Once = Once::new();
+    binary(&FOLDER, "GitOps tools", &GITOPS_MODULE, &GITOPS, GITOPS[0].0)
+}
+
+type Once = OnceLock<Result<PathBuf, String>>;
+
+fn binary(once: &Once, part: &str, module: &GoModule, programs: &[GoProgram], name: &str) -> anyhow::Result<PathBuf> {
+    let folder = once.get_or_init(|| folder(part, module, programs).map_err(|error| format!("{error:#}")));
     folder.as_ref().map(|folder| folder.join(name)).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// The folder that has `programs`, those of a `part` of the cluster.
-fn folder(part: &str, programs: &[GoProgram]) -> anyhow::Result<PathBuf> {
+/// The folder that has `programs`, those of a `part` of what a test needs.
+fn folder(part: &str, module: &GoModule, programs: &[GoProgram]) -> anyhow::Result<PathBuf> {
     if let Some(assets) = std::env::var_os(ASSETS).filter(|assets| !assets.is_empty()) {
         let assets = PathBuf::from(assets);
         let missing: Vec<_> = programs.iter().map(|row| row.0).filter(|name| !assets.join(name).is_file()).collect();
@@ -68,8 +97,8 @@ fn folder(part: &str, programs: &[GoProgram]) -> anyhow::Result<PathBuf> {
         );
         return Ok(assets);
     }
-    let sources = repository::root().join("tests/control-plane");
-    let folder = cache("control-plane")?.join(key(&sources)?);
+    let sources = repository::root().join("tests").join(module.folder);
+    let folder = cache(module.folder)?.join(key(&sources, module)?);
     create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
     // Two processes at once: the second waits for the first and finds everything done.
     let lock = File::create(folder.join(".lock"))?;
@@ -143,13 +172,14 @@ fn check_go(programs: &[GoProgram]) -> anyhow::Result<()> {
 }
 
 /// What the programs are made of: the same inputs, the same folder.
-fn key(sources: &Path) -> anyhow::Result<String> {
+fn key(sources: &Path, module: &GoModule) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
+    for file in module.files {
         hash.update(std::fs::read(sources.join(file)).with_context(|| format!("could not read {file}"))?);
     }
     hash.update(linker_flags());
-    hash.update(format!("{CONTROL_PLANE:?} {NODE:?} {} {}", std::env::consts::OS, std::env::consts::ARCH));
+    let programs: Vec<_> = module.programs.iter().map(|programs| format!("{programs:?}")).collect();
+    hash.update(format!("{} {} {}", programs.join(" "), std::env::consts::OS, std::env::consts::ARCH));
     Ok(hash.finalize().iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
