@@ -139,6 +139,33 @@ async fn a_node_that_is_not_counted_is_named_with_its_taint_or_as_not_ready() ->
     Ok(())
 }
 
+/// Where NPU nodes are tainted as a rule, the one with a taint that pods do not tolerate is found among them, however old
+/// that taint is.
+#[tokio::test]
+async fn of_many_tainted_nodes_the_one_that_keeps_pods_off_is_found_in_the_end() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let _controllers = [cluster.start(LABELER).await, cluster.start("rebellions-driver-controller").await];
+    cluster.npu_nodes("n", 70, "container").await?;
+    cluster.kubectl(&["taint", "node", "n-0", "example.com/team=a:NoExecute"])?;
+    // The API server tells times in seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let others: Vec<_> = (1..70).map(|number| format!("n-{number}")).collect();
+    let others: Vec<_> = others.iter().map(String::as_str).collect();
+    cluster.kubectl(&[&["taint", "node"], others.as_slice(), &["rebellions.ai/npu=:NoSchedule"]].concat())?;
+    let mark = cluster.mark()?;
+    cluster.configure("default", Access::enable(&["driver"])).await?;
+    let named = "assigned to 70 nodes, but its DaemonSet counts 69: n-0 (its pods do not tolerate the taint \
+                 example.com/team=a:NoExecute)";
+    eventually_within(std::time::Duration::from_mins(2), "the taint to be named", async || {
+        Wait::until(cluster.condition("default", "Ready").await, |ready| ready.ends_with(named))
+    })
+    .await;
+    let looks = mark.requests()?;
+    let looks = looks.iter().filter(|one| one.user == LABELER && one.verb == "list" && one.resource == "nodes").count();
+    assert!(looks <= 100, "{looks} reads in two looks");
+    Ok(())
+}
+
 #[tokio::test]
 async fn progress_of_a_rollout_is_told_at_most_once_a_second() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;

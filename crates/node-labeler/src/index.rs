@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::contests::Contests;
 use crate::effect::{Change, Contest, Effects};
 use crate::exclusion::Excluded;
-use crate::exclusion_look::{Found, NODES, Tainted};
+use crate::exclusion_search::{Found, Tainted};
 use crate::hold_down::HoldDown;
 use crate::queue::{Outcome, Trouble, WorkQueue};
 use crate::rules::{Decision, NodeState, Policy, decide, patch};
@@ -221,13 +221,10 @@ impl Index {
         }
     }
 
-    /// Assigned nodes that have taints, the newest first, as many as are looked at in one go.
+    /// Assigned nodes that have taints.
     pub(crate) fn tainted(&self) -> Vec<Tainted> {
         let assigned = self.nodes.iter().filter(|(_, node)| node.decision.deploy.iter().any(|label| label.is_set()));
-        let tainted = assigned.filter_map(|(name, _)| Some((self.store.get(name)?.tainted_at?, name)));
-        let mut tainted: Vec<_> = tainted.collect();
-        tainted.sort_by(|one, other| other.cmp(one));
-        tainted.into_iter().take(NODES).map(|(at, name)| (name.to_string(), at)).collect()
+        assigned.filter_map(|(name, _)| Some((name.to_string(), self.store.get(name)?.tainted_at?))).collect()
     }
 
     /// Those of these nodes that are assigned and have the same taints still.

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod effect;
 pub mod exclusion;
 mod exclusion_look;
+mod exclusion_search;
 pub mod hold_down;
 pub mod index;
 pub mod queue;

@@ -12,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use crate::exclusion_look::ExclusionLook;
+use crate::exclusion_look::{ExclusionLook, Uncounted};
 use crate::index::Index;
-use crate::summary::{Assignments, ready, uncounted};
+use crate::summary::{Assignments, explains, ready, uncounted};
 
 /// Says in the status what is known of nodes and what every component reports.
 pub(crate) struct Reporter {
@@ -76,7 +76,10 @@ impl Reporter {
         let spec = config.and_then(|config| config.spec.as_ref().ok());
         let section = spec.and_then(|spec| spec.providers.rebellions.as_ref());
         let missing = config.zip(section).map(|(config, section)| {
-            uncounted(section, &config.status, self.index.with(|index| index.assignments().assigned))
+            let (assigned, known) =
+                self.index.with(|index| (index.assignments().assigned, index.excluded(self.look.found())));
+            let nodes = uncounted(section, &config.status, assigned);
+            Uncounted { nodes, is_explained: explains(&known, nodes) }
         });
         let common = section.and_then(|section| section.daemonsets.as_ref());
         let tolerations = common.map(|common| common.tolerations.as_slice()).unwrap_or_default();

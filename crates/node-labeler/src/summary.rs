@@ -113,9 +113,8 @@ fn uncounted_nodes(index: usize, desired: i64, nodes: &Assignments) -> (Reason, 
     if assigned < desired || known.is_empty() {
         return (Reason::ComponentsNotReady, why);
     }
-    let names: Vec<_> = known.iter().take(NAMED).map(|node| node.describe()).collect();
+    let names: Vec<_> = worth_naming(&known).into_iter().map(Excluded::describe).collect();
     why = format!("{why}: {}", names.join(", "));
-    let as_count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let more = assigned - desired - as_count(names.len());
     if more > 0 {
         why = format!("{why} and {}", count(more, "more node"));
@@ -137,6 +136,30 @@ pub fn uncounted(
         let entry = status.component(component.operand).filter(|_| component.enabled(rebellions));
         entry.map_or(0, |entry| assigned[index] - entry.desired)
     })
+}
+
+/// Whether so many nodes of each component are known to keep pods off.
+#[must_use]
+pub fn explains(known: &[Excluded], uncounted: PerComponent<i64>) -> bool {
+    let of = |index: usize| known.iter().filter(|node| node.assigned[index]).count();
+    uncounted.iter().enumerate().all(|(index, missing)| as_count(of(index)) >= *missing)
+}
+
+/// The first few, where another reason goes before more of the same.
+fn worth_naming<'a>(known: &[&'a Excluded]) -> Vec<&'a Excluded> {
+    let mut reasons = vec![];
+    let (mut first, rest): (Vec<&Excluded>, Vec<&Excluded>) = known.iter().partition(|node| {
+        let is_new = !reasons.contains(&&node.why);
+        reasons.push(&node.why);
+        is_new
+    });
+    first.extend(rest);
+    first.truncate(NAMED);
+    first
+}
+
+fn as_count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -237,8 +260,25 @@ mod tests {
         let (_, message) = verdict(&failing, &nodes);
         assert!(message.starts_with("driver: RolloutInProgress: words; assigned to 4 nodes"), "{message}");
         nodes.excluded.iter_mut().for_each(|node| node.assigned[0] = false);
+        assert!(!explains(&nodes.excluded, [1, 0, 0, 0, 0]) && explains(&nodes.excluded, [0, 2, 0, 0, -1]));
         let (_, message) = verdict(&status, &nodes);
         assert!(message.ends_with("counts 2"), "nodes of other components: {message}");
+    }
+
+    #[test]
+    fn of_many_nodes_that_are_not_counted_each_reason_is_named_and_the_rest_counted() {
+        let (status, mut nodes) = all_well();
+        nodes.assigned[0] = 32;
+        let excluded = |number: usize| {
+            let why = if number == 29 { Exclusion::Taint("x=y:NoExecute".into()) } else { Exclusion::NotReady };
+            Excluded { node: format!("n{number:02}"), assigned: [true, true, true, false, true], why }
+        };
+        nodes.excluded = (0..30).map(excluded).collect();
+        let told = "driver: assigned to 32 nodes, but its DaemonSet counts 2: n00 (the node is not ready), n29 (its pods do \
+                    not tolerate the taint x=y:NoExecute), n01 (the node is not ready) and 27 more nodes";
+        assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, told.into()));
+        nodes.excluded[29].why = Exclusion::NotReady;
+        assert_eq!(verdict(&status, &nodes).0, Reason::NodesNotReady, "all of them are known");
     }
 
     #[test]
