@@ -1,5 +1,6 @@
-// Command gitops-health tells what GitOps tools make of an object. It reads one request of JSON from its standard input, the
-// object and a health check of Argo CD in Lua, and writes what kstatus (Flux, kpt, ...) and that check say of the object.
+// Command gitops-health tells what GitOps tools make of an object. It reads one request of JSON from its standard input: the
+// object, a health check of Argo CD in Lua, and health check expressions of Flux. It writes what kstatus (Flux, kpt, ...)
+// and those two say of the object.
 package main
 
 import (
@@ -11,14 +12,17 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fluxcd/pkg/apis/kustomize"
+	"github.com/fluxcd/pkg/runtime/cel"
 	lua "github.com/yuin/gopher-lua"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 )
 
 type request struct {
-	Object json.RawMessage `json:"object"`
-	Lua    string          `json:"lua"`
+	Object json.RawMessage                  `json:"object"`
+	Lua    string                           `json:"lua"`
+	Flux   kustomize.HealthCheckExpressions `json:"flux"`
 }
 
 type verdict struct {
@@ -29,6 +33,7 @@ type verdict struct {
 type answer struct {
 	Kstatus verdict `json:"kstatus"`
 	ArgoCD  verdict `json:"argocd"`
+	Flux    string  `json:"flux"`
 }
 
 func main() {
@@ -55,7 +60,16 @@ func run(input io.Reader, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("health check of Argo CD: %w", err)
 	}
-	return json.NewEncoder(output).Encode(answer{verdict{computed.Status.String(), computed.Message}, argocd})
+	evaluator, err := cel.NewStatusEvaluator(&asked.Flux)
+	if err != nil {
+		return fmt.Errorf("health check expressions of Flux: %w", err)
+	}
+	flux, err := evaluator.Evaluate(context.Background(), object)
+	if err != nil {
+		return fmt.Errorf("health check expressions of Flux: %w", err)
+	}
+	kstatus := verdict{computed.Status.String(), computed.Message}
+	return json.NewEncoder(output).Encode(answer{kstatus, argocd, flux.Status.String()})
 }
 
 // argocdHealth does what Argo CD does: an object that is being deleted is not asked about; a check has a second, sees

@@ -1,5 +1,5 @@
-//! What GitOps tools make of an object, asked of what they are made of: the library kstatus, and a Lua machine with the
-//! health check for Argo CD that the guide gives.
+//! What GitOps tools make of an object, asked of what they are made of: the library kstatus, a Lua machine with the health
+//! check for Argo CD that the guide gives, and Flux's evaluator with the guide's expressions.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,11 +32,13 @@ pub struct Verdicts {
     pub kstatus: Verdict,
     /// Argo CD with the health check of the guide.
     pub argocd: Verdict,
+    /// Flux with the expressions of the guide.
+    pub flux: String,
 }
 
-/// Asks both about an object.
+/// Asks all of them about an object.
 pub fn verdicts(object: &Value) -> anyhow::Result<Verdicts> {
-    let request = json!({"object": object, "lua": guides_health_check()?});
+    let request = json!({"object": object, "lua": health_check()?, "flux": expressions()?});
     let mut program = Command::new(gitops_health_binary()?);
     let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     child.stdin.take().context("piped")?.write_all(request.to_string().as_bytes())?;
@@ -45,15 +47,34 @@ pub fn verdicts(object: &Value) -> anyhow::Result<Verdicts> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// The health check as it stands in the guide.
-fn guides_health_check() -> anyhow::Result<String> {
+/// The health check for Argo CD as it stands in the guide.
+fn health_check() -> anyhow::Result<String> {
     #[derive(Deserialize)]
     struct ConfigMap {
         data: BTreeMap<String, String>,
     }
-    let guide = std::fs::read_to_string(repository::root().join(GUIDE))?;
-    let block = guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let block = block.into_iter().find(|block| block.contains(KEY)).with_context(|| format!("no {KEY} in {GUIDE}"))?;
-    let mut config_map: ConfigMap = serde_saphyr::from_str(block)?;
+    let mut config_map: ConfigMap = serde_saphyr::from_str(&block(KEY)?)?;
     config_map.data.remove(KEY).with_context(|| format!("{KEY} of {GUIDE} is not where Argo CD looks for it"))
+}
+
+/// The expressions for Flux as they stand in the guide.
+fn expressions() -> anyhow::Result<BTreeMap<String, String>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Spec {
+        health_check_exprs: Vec<BTreeMap<String, String>>,
+    }
+    #[derive(Deserialize)]
+    struct Kustomization {
+        spec: Spec,
+    }
+    let kustomization: Kustomization = serde_saphyr::from_str(&block("healthCheckExprs")?)?;
+    kustomization.spec.health_check_exprs.into_iter().next().context("no expressions")
+}
+
+/// The guide's first block of YAML that has these words.
+fn block(words: &str) -> anyhow::Result<String> {
+    let guide = std::fs::read_to_string(repository::root().join(GUIDE))?;
+    let mut blocks = guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(words)).map(str::to_owned).with_context(|| format!("no {words} in {GUIDE}"))
 }

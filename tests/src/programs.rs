@@ -33,7 +33,7 @@ const NODE: [GoProgram; 2] =
     [("kubelet", "k8s.io/kubernetes/cmd/kubelet", 44), ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy", 29)];
 
 /// What GitOps tools make of an object.
-const GITOPS: [GoProgram; 1] = [("gitops-health", "accelerator.test/gitops", 22)];
+const GITOPS: [GoProgram; 1] = [("gitops-health", "accelerator.test/gitops", 50)];
 
 /// A Go module in `tests/`.
 struct GoModule {
