@@ -27,6 +27,33 @@ pub const RENDERED_ANNOTATION: &str = "petasus.io/rendered";
 /// labels, so that "whose label is it?" needs neither memory nor the API server's book-keeping of field managers.
 pub const OWNED_LABELS_ANNOTATION: &str = "petasus.io/owned-deploy-labels";
 
+/// The driver controller's label on nodes: the pool whose DaemonSet runs the node's driver. Nodes without it are served by the
+/// DaemonSet `rebellions-driver`.
+pub const DRIVER_POOL_LABEL: &str = "rebellions.ai/npu-driver-pool";
+
+/// The driver controller's label on nodes: where the node's driver upgrade stands. The key is the vendor's.
+pub const DRIVER_UPGRADE_STATE_LABEL: &str = "rebellions.ai/npu-driver-upgrade-state";
+
+/// The admin's label that keeps a node's driver from being upgraded, when its value is `true`. The key is the vendor's.
+pub const DRIVER_UPGRADE_SKIP_LABEL: &str = "rebellions.ai/npu-driver-upgrade.skip";
+
+/// The admin's annotation that asks for one upgrade of a node's driver now, when its value is `true`, even if the driver is
+/// the wanted one. The key is the vendor's. The driver controller removes it when it begins.
+pub const DRIVER_UPGRADE_REQUESTED_ANNOTATION: &str = "rebellions.ai/npu-driver-upgrade-requested";
+
+/// Annotation on nodes: the driver controller's record of an upgrade under way, or of the last one that failed, as JSON.
+pub const DRIVER_UPGRADE_ANNOTATION: &str = "petasus.io/driver-upgrade";
+
+/// Annotation on nodes, written by the driver controller and honoured by node-labeler: until this time (RFC 3339) the
+/// components that use the driver step aside, so that it can be replaced. Past its time it means nothing.
+pub const DEPENDENTS_PAUSED_UNTIL_ANNOTATION: &str = "petasus.io/driver-dependents-paused-until";
+
+/// Annotation on the driver's pods: a digest of what they install, and of nothing else.
+pub const DRIVER_INSTALL_ANNOTATION: &str = "petasus.io/driver-install";
+
+/// Annotation on the driver's pods in a pool: the kernel release that their driver is built for.
+pub const DRIVER_KERNEL_ANNOTATION: &str = "petasus.io/driver-kernel";
+
 /// What the NPUs of a node are for: a node's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {

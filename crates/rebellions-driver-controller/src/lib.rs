@@ -1,4 +1,8 @@
-//! The component driver, as a value.
+//! The component driver: as a value, and what it does beyond the others, which is pools and upgrades.
+
+pub mod node;
+pub mod pods;
+pub mod upgrade;
 
 use accelerator_api::contract;
 use accelerator_operand::{Operand, digest};
