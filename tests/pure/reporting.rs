@@ -1,9 +1,10 @@
 //! What a component controller says in the status.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use accelerator_api::{AcceleratorConfigStatus, Reason};
-use accelerator_operand::{Observation, Outcome, Report, report};
+use accelerator_operand::{Observation, Outcome, Report, ReportContext, combine, report};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -18,7 +19,9 @@ fn say(outcome: &Outcome, previous: &AcceleratorConfigStatus, second: i64) -> Re
     }))
     .expect("a DaemonSet");
     let now = Timestamp::from_second(second).expect("a time");
-    report(&OPERAND.template().expect("a manifest"), outcome, Some(&daemon_set), previous, Some(7), "0.1.0", now)
+    let (component, generation) = (OPERAND.component, Some(7));
+    let context = ReportContext { component, previous, generation, controller_version: "0.1.0", now };
+    report(context, outcome, &[Arc::new(daemon_set)])
 }
 
 fn observed(reason: Reason, message: &str) -> Outcome {
@@ -73,4 +76,39 @@ fn reasons_are_distinct_words_that_the_api_takes() {
     for name in names {
         assert!(name.starts_with(char::is_uppercase) && name.chars().all(char::is_alphanumeric), "{name}");
     }
+}
+
+#[test]
+fn several_daemon_sets_are_told_by_the_worst_of_them() {
+    let named = |name: &str, outcome| (name.to_owned(), outcome);
+    let ready = || Some(observed(Reason::Ready, "ready on 2 of 2 nodes"));
+    let starting = || Some(observed(Reason::RolloutInProgress, "a pod on 1 of 2 nodes"));
+    let failing = || Some(observed(Reason::PodsNotReady, "ready on 0 of 2 nodes"));
+    let combined = |outcomes| combine(outcomes, Observation::default());
+
+    assert_eq!(combined(vec![named("a", starting())]), starting(), "the only one speaks for itself");
+    assert_eq!(combined(vec![]), Some(Outcome::Observed(Observation::default())));
+    assert_eq!(
+        combined(vec![named("a", ready()), named("b", starting()), named("c", failing())]),
+        Some(observed(Reason::PodsNotReady, "c: ready on 0 of 2 nodes; 2 of 3 pools are not ready"))
+    );
+    assert_eq!(
+        combined(vec![named("a", ready()), named("b", starting())]),
+        Some(observed(Reason::RolloutInProgress, "b: a pod on 1 of 2 nodes"))
+    );
+    assert_eq!(
+        combined(vec![named("a", ready()), named("b", ready())]),
+        Some(observed(Reason::Ready, "2 pools are ready"))
+    );
+    let refused = Outcome::Refused(Reason::ApplyFailed, "no".into());
+    assert_eq!(
+        combined(vec![named("a", failing()), named("b", Some(refused))]),
+        Some(Outcome::Refused(Reason::ApplyFailed, "b: no; 2 of 2 pools are not ready".into()))
+    );
+    assert_eq!(combined(vec![named("a", ready()), named("b", None)]), None, "b has not been looked at yet");
+    assert_eq!(
+        combined(vec![named("a", failing()), named("b", None)]),
+        Some(observed(Reason::PodsNotReady, "a: ready on 0 of 2 nodes")),
+        "what is known to be wrong is told"
+    );
 }

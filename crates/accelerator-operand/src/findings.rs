@@ -17,7 +17,7 @@ const EVENTS: usize = 500;
 /// The problems of one operand's pods, by the pod's name, and what events say of them. Pods that are ready take no room.
 #[derive(Debug)]
 pub struct PodProblems {
-    operand: &'static str,
+    daemon_set: String,
     pods: BTreeMap<String, Known>,
     said: BTreeMap<String, Said>,
     not_created: Option<Said>,
@@ -39,8 +39,8 @@ pub struct Findings {
 impl PodProblems {
     /// The findings about a DaemonSet of whose pods nothing is known yet.
     #[must_use]
-    pub fn new(operand: &'static str) -> Self {
-        Self { operand, pods: BTreeMap::new(), said: BTreeMap::new(), not_created: None }
+    pub fn new(daemon_set: &str) -> Self {
+        Self { daemon_set: daemon_set.to_owned(), pods: BTreeMap::new(), said: BTreeMap::new(), not_created: None }
     }
 
     /// Forgets the pods that a complete list did not have. Returns whether anything changed.
@@ -76,7 +76,7 @@ impl PodProblems {
     pub fn apply_event(&mut self, event: &EventView) -> bool {
         let Some(said) = event.said() else { return false };
         match event.about() {
-            ("DaemonSet", name) if name == self.operand && event.is_failed_create() => {
+            ("DaemonSet", name) if name == self.daemon_set && event.is_failed_create() => {
                 newest(&mut self.not_created, said)
             }
             ("Pod", name) if self.is_own(name) && said.explains().is_some() => {
@@ -95,7 +95,9 @@ impl PodProblems {
 
     /// A DaemonSet's pods are named like it, with five random characters behind.
     fn is_own(&self, pod: &str) -> bool {
-        pod.strip_prefix(self.operand).and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| !rest.contains('-'))
+        pod.strip_prefix(self.daemon_set.as_str())
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|rest| !rest.contains('-'))
     }
 
     /// Whether some problem has been unexplained since before this time, so that events should be asked.

@@ -20,9 +20,11 @@ pub use diff::{difference, last_other_writer};
 pub use findings::{Findings, PodProblems};
 pub use observe::{Counts, Observation, observe};
 pub use operand::{ManifestError, Operand};
-pub use plan::{Plan, PlanContext, Write, daemon_set_difference, plan};
+pub use plan::{
+    Desire, Desired, Plan, PlanContext, Write, daemon_set_difference, desire, is_ours, is_removable, plan, write,
+};
 pub use pod_events::EventView;
 pub use pod_problem::{PodProblem, ProblemKind};
 pub use pod_view::PodView;
-pub use render::{Placement, Template, digest};
-pub use report::{Outcome, Parts, Report, report};
+pub use render::{Placement, Template, digest, stamp};
+pub use report::{Outcome, Parts, Report, ReportContext, combine, report};

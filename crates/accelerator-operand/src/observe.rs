@@ -16,6 +16,14 @@ pub struct Observation {
     pub needs_attention: bool,
 }
 
+impl Default for Observation {
+    /// No node is to run it.
+    fn default() -> Self {
+        let message = "no node carries the deploy label and could run a pod".into();
+        Self { reason: Reason::NoNodesSelected, message, needs_attention: false }
+    }
+}
+
 impl Observation {
     /// Whether pods should be looked at, because only they can tell what is missing.
     #[must_use]

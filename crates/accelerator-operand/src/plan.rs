@@ -1,5 +1,6 @@
 //! What to write, given every AcceleratorConfig and the DaemonSet that exists.
 
+use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
 use accelerator_api::{AcceleratorConfig, ObservedConfig, Rebellions, active};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -37,7 +38,29 @@ pub struct Plan {
     pub write: Write,
 }
 
-/// A change to the component's DaemonSet, or why there is none.
+/// What the AcceleratorConfig that counts asks for.
+#[derive(Debug)]
+pub struct Desire<'a> {
+    /// Index of the AcceleratorConfig that counts.
+    pub active: Option<usize>,
+    /// What it asks for.
+    pub desired: Desired<'a>,
+}
+
+/// The desired state of a component.
+#[derive(Debug)]
+pub enum Desired<'a> {
+    /// The component runs, with this DaemonSet, by these settings.
+    Present(Box<DaemonSet>, &'a Rebellions),
+    /// Nobody asks for the component. With the reason, for people.
+    Absent(String),
+    /// No AcceleratorConfig is known, which is not the same as that there is none. Whatever exists stays.
+    Unknown,
+    /// The AcceleratorConfig that counts cannot be read. Everything stays as it is. With the parser's words.
+    Unreadable(String),
+}
+
+/// A change to one DaemonSet, or why there is none.
 #[derive(Debug)]
 pub enum Write {
     /// It is as it should be.
@@ -61,7 +84,7 @@ pub enum Write {
     Unreadable(String),
 }
 
-/// Decides. Disabled is the empty desired state: there is no other path that cleans up.
+/// Decides for a component with one DaemonSet. Disabled is the empty desired state: there is no other path that cleans up.
 #[must_use]
 pub fn plan(
     template: &Template,
@@ -69,45 +92,61 @@ pub fn plan(
     configs: &[&ObservedConfig],
     live: Option<&DaemonSet>,
 ) -> Plan {
-    let active = active(configs.iter().map(|config| &config.metadata));
-    let removable = |live: &DaemonSet| is_ours(template, live) && live.metadata.deletion_timestamp.is_none();
-    let write = match active.map(|index| &configs[index].spec) {
-        None if context.vacant && live.is_some_and(removable) => Write::Delete("there is no AcceleratorConfig".into()),
-        None => Write::LeaveAlone,
-        Some(Err(why)) => Write::Unreadable(why.clone()),
-        Some(Ok(spec)) => {
-            let wanted = wanted(template, context, spec.providers.rebellions.as_ref(), configs);
-            match (wanted, live) {
-                (Ok(_), Some(live)) if !is_ours(template, live) => Write::NameTaken(format!(
-                    "DaemonSet {}/{} exists and was not made by {}; rename or delete it",
-                    context.namespace,
-                    template.component().operand,
-                    template.component().controller
-                )),
-                // Under deletion it can only be waited for; the next event is its end.
-                (Ok(_), Some(live)) if live.metadata.deletion_timestamp.is_some() => Write::Nothing,
-                (Ok(wanted), live) => match live.map(|live| daemon_set_difference(live, &wanted)) {
-                    Some(None) => Write::Nothing,
-                    difference => {
-                        let difference = difference.flatten().unwrap_or_default();
-                        Write::Apply { wanted: Box::new(wanted), difference }
-                    }
-                },
-                (Err(why), Some(live)) if removable(live) => Write::Delete(why),
-                (Err(why), _) => Write::Absent(why),
-            }
-        }
+    let Desire { active, desired } = desire(template, context, configs);
+    let write = match desired {
+        Desired::Present(wanted, _) => write(template.component(), *wanted, live),
+        Desired::Absent(why) if live.is_some_and(|live| is_removable(template.component(), live)) => Write::Delete(why),
+        // Of what there is before a look has found that there is no AcceleratorConfig, nothing is said.
+        Desired::Absent(_) if active.is_none() => Write::LeaveAlone,
+        Desired::Absent(why) => Write::Absent(why),
+        Desired::Unknown => Write::LeaveAlone,
+        Desired::Unreadable(why) => Write::Unreadable(why),
     };
     Plan { active, write }
 }
 
-/// The DaemonSet that is wanted, or why none is.
-fn wanted(
+/// What is asked for.
+#[must_use]
+pub fn desire<'a>(template: &Template, context: PlanContext<'_>, configs: &[&'a ObservedConfig]) -> Desire<'a> {
+    let active = active(configs.iter().map(|config| &config.metadata));
+    let desired = match active.map(|index| &configs[index].spec) {
+        None if context.vacant => Desired::Absent("there is no AcceleratorConfig".into()),
+        None => Desired::Unknown,
+        Some(Err(why)) => Desired::Unreadable(why.clone()),
+        Some(Ok(spec)) => wanted(template, context, spec.providers.rebellions.as_ref(), configs)
+            .map_or_else(Desired::Absent, |(wanted, settings)| Desired::Present(Box::new(wanted), settings)),
+    };
+    Desire { active, desired }
+}
+
+/// What to write so that this DaemonSet is as wanted.
+#[must_use]
+pub fn write(component: &Component, wanted: DaemonSet, live: Option<&DaemonSet>) -> Write {
+    match live {
+        Some(live) if !is_ours(component, live) => Write::NameTaken(format!(
+            "DaemonSet {}/{} exists and was not made by {}; rename or delete it",
+            wanted.namespace().unwrap_or_default(),
+            wanted.name_any(),
+            component.controller
+        )),
+        // Under deletion it can only be waited for; the next event is its end.
+        Some(live) if live.metadata.deletion_timestamp.is_some() => Write::Nothing,
+        live => match live.map(|live| daemon_set_difference(live, &wanted)) {
+            Some(None) => Write::Nothing,
+            difference => {
+                Write::Apply { wanted: Box::new(wanted), difference: difference.flatten().unwrap_or_default() }
+            }
+        },
+    }
+}
+
+/// The DaemonSet that is wanted and the settings that it comes from, or why none is.
+fn wanted<'a>(
     template: &Template,
     context: PlanContext<'_>,
-    rebellions: Option<&Rebellions>,
+    rebellions: Option<&'a Rebellions>,
     configs: &[&ObservedConfig],
-) -> Result<DaemonSet, String> {
+) -> Result<(DaemonSet, &'a Rebellions), String> {
     let path = template.component().path;
     let rebellions = rebellions.ok_or("there is no section spec.providers.rebellions")?;
     let section = (template.component().section)(rebellions).ok_or_else(|| format!("there is no section {path}"))?;
@@ -116,7 +155,7 @@ fn wanted(
     }
     let owners = context.anchor.cloned().into_iter().chain(owners(configs)).collect();
     let placement = Placement { namespace: context.namespace.into(), owners };
-    Ok(template.render(rebellions, section, &placement))
+    Ok((template.render(rebellions, section, &placement), rebellions))
 }
 
 /// Every AcceleratorConfig owns the DaemonSet, so that the next one takes over a running operand when the first goes.
@@ -136,10 +175,16 @@ fn owners(configs: &[&ObservedConfig]) -> Vec<OwnerReference> {
 }
 
 /// Whether the component's controller made this DaemonSet: it carries our mark, or our field manager applied it.
-fn is_ours(template: &Template, live: &DaemonSet) -> bool {
-    let controller = template.component().controller;
-    live.annotations().contains_key(accelerator_api::contract::RENDERED_ANNOTATION)
-        || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(controller))
+#[must_use]
+pub fn is_ours(component: &Component, live: &DaemonSet) -> bool {
+    live.annotations().contains_key(RENDERED_ANNOTATION)
+        || live.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(component.controller))
+}
+
+/// Whether it is there to be removed by us.
+#[must_use]
+pub fn is_removable(component: &Component, live: &DaemonSet) -> bool {
+    is_ours(component, live) && live.metadata.deletion_timestamp.is_none()
 }
 
 /// Where a DaemonSet is not as wanted: the first such field, or `None`. What is there beside what is wanted is no difference.

@@ -79,10 +79,20 @@ impl Template {
             }
         }
         (self.operand.customize)(&mut daemon_set);
-        let rendered = digest(&daemon_set);
-        daemon_set.metadata.annotations.get_or_insert_default().insert(RENDERED_ANNOTATION.into(), rendered);
+        stamp(&mut daemon_set);
         daemon_set
     }
+}
+
+/// Marks a DaemonSet with the digest of what was rendered. Whoever changes what was rendered does so again.
+pub fn stamp(daemon_set: &mut DaemonSet) {
+    let annotations = daemon_set.metadata.annotations.get_or_insert_default();
+    annotations.remove(RENDERED_ANNOTATION);
+    if annotations.is_empty() {
+        daemon_set.metadata.annotations = None;
+    }
+    let rendered = digest(&daemon_set);
+    daemon_set.metadata.annotations.get_or_insert_default().insert(RENDERED_ANNOTATION.into(), rendered);
 }
 
 /// A digest of anything that serialises the same way each time: SHA-256 in hexadecimal.

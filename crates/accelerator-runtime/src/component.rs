@@ -2,39 +2,50 @@
 
 mod daemon_set;
 mod diagnosis;
+mod extension;
 mod follow;
 mod install_owner;
+mod managed;
 mod pod_watch;
+mod reporting;
 mod transitions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use accelerator_api::contract::Component;
-use accelerator_api::{ObservedConfig, Reason, active_first, condition_types};
-use accelerator_operand::{Operand, Outcome, Plan, PlanContext, Report, Template, Write, plan, report};
-use accelerator_process::clock;
+use accelerator_api::{ObservedConfig, Reason, Rebellions};
+use accelerator_operand::{
+    Desire, Desired, Operand, Outcome, PlanContext, Template, Write, combine, desire, is_removable, write,
+};
 use clap::{Args, Command, FromArgMatches};
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
-use serde_json::json;
 use tokio::time::Instant;
 
-use self::daemon_set::{Change, DaemonSetWriter};
-use self::diagnosis::Diagnosis;
+use self::daemon_set::Pods;
+use self::extension::OneDaemonSet;
+pub use self::extension::{Extension, Layout, Stance};
 use self::install_owner::InstallOwner;
-use self::transitions::{Seen, Transitions};
-use crate::{
-    AbsenceCheck, EventRequest, Options, Program, Reconcile, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency,
-};
+use self::managed::{Context, ManagedDaemonSet, News};
+use self::transitions::Transitions;
+use crate::{AbsenceCheck, EventRequest, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Store};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// The whole `main` of a component controller.
 pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow::Result<()> {
+    run_extended(operand, version, |_, _| OneDaemonSet)
+}
+
+/// The whole `main` of a component controller that does more than keep one DaemonSet.
+pub fn run_extended<E: Extension>(
+    operand: &'static Operand,
+    version: &'static str,
+    extension: impl FnOnce(&mut Runtime, &Options) -> E,
+) -> anyhow::Result<()> {
     let component = operand.component;
     let command = Options::augment_args(Command::new(component.controller).version(version)).about(format!(
         "Deploys {}: keeps the DaemonSet {} as the AcceleratorConfig asks for, and reports on it",
@@ -44,306 +55,204 @@ pub fn run_component(operand: &'static Operand, version: &'static str) -> anyhow
     let namespace = options.operand_namespace.clone();
     let program = Program { name: component.controller, version };
     program.run(&options, async |mut runtime| {
-        let controller = Controller::new(operand.template()?, namespace, &mut runtime);
+        let extension = extension(&mut runtime, &options);
+        let controller = Controller::new(operand.template()?, namespace, extension, &mut runtime);
         runtime.run(controller).await
     })
 }
 
-struct Controller {
+struct Controller<E> {
     template: Template,
-    namespace: String,
+    extension: E,
     configs: Shared<Store<Arc<ObservedConfig>>>,
     absence: AbsenceCheck,
     install_owner: InstallOwner,
-    daemon_sets: Shared<Store<Arc<DaemonSet>>>,
-    daemon_set: DaemonSetWriter,
+    context: Context,
+    /// The component's DaemonSets, by name.
+    managed: BTreeMap<String, ManagedDaemonSet>,
     status: StatusWriter,
-    diagnosis: Diagnosis,
     /// What was told of the AcceleratorConfig with this uid.
     transitions: Option<(String, Transitions)>,
 }
 
-impl Reconcile for Controller {
+impl<E: Extension> Reconcile for Controller<E> {
     async fn reconcile(&mut self, runtime: &Runtime) -> Option<Instant> {
         let configs = self.configs.with(|store| store.snapshot())?;
-        self.daemon_sets.with(|store| store.snapshot())?;
+        self.context.daemon_sets.with(|store| store.snapshot())?;
         if !self.install_owner.ensure().await {
             return Some(Instant::now() + UNANSWERED);
         }
         let started = Instant::now();
         let references: Vec<_> = configs.iter().map(AsRef::as_ref).collect();
-        let plan = self.plan(&references).await;
-        let active = plan.active.map(|index| references[index]);
-        let outcome = self.carry_out(plan.write, active, runtime).await;
-        if matches!(outcome, Some(Outcome::Disabled(_) | Outcome::Refused(..))) {
-            self.diagnosis.rest();
-        }
-        let next = self.report(outcome.as_ref(), &references, plan.active, runtime).await;
-        runtime.metrics.reconciled(!self.daemon_set.is_failing(), started.elapsed());
-        let due = [
-            next,
-            self.daemon_set.retry_at(),
-            self.diagnosis.due_at(),
-            self.absence.due_at(),
-            self.install_owner.due_at(),
-        ];
-        due.into_iter().flatten().min()
+        let Desire { active, desired } = self.desire(&references).await;
+        let config = active.map(|index| references[index]);
+        let stance = match (&desired, config) {
+            (Desired::Present(_, settings), Some(config)) => Stance::Wanted(config, settings),
+            (Desired::Absent(_), _) => Stance::Unwanted,
+            _ => Stance::Unknown,
+        };
+        let outcome = self.carry_out(desired, config, &references, runtime).await;
+        let acted = self.extension.act(stance, runtime).await;
+        let next = self.report(outcome.as_ref(), &references, active, runtime).await;
+        let is_failing = self.managed.values().any(ManagedDaemonSet::is_failing);
+        runtime.metrics.reconciled(!is_failing, started.elapsed());
+        let due = [next, acted, self.absence.due_at(), self.install_owner.due_at()];
+        due.into_iter().chain(self.managed.values().map(ManagedDaemonSet::due_at)).flatten().min()
     }
 
     fn on_leadership_lost(&mut self) {
         self.absence.forget();
-        self.diagnosis.forget();
         self.transitions = None;
-        self.daemon_set.rest();
+        self.managed.values_mut().for_each(ManagedDaemonSet::on_leadership_lost);
+        self.extension.on_leadership_lost();
     }
 }
 
-impl Controller {
-    fn new(template: Template, namespace: String, runtime: &mut Runtime) -> Self {
+impl<E: Extension> Controller<E> {
+    fn new(template: Template, namespace: String, extension: E, runtime: &mut Runtime) -> Self {
         let component = template.component();
         let client = runtime.client.clone();
         let api = Api::<DaemonSet>::namespaced(client.clone(), &namespace);
-        // By name, so that the right to watch can be limited to this one object.
-        let own = ListParams::default().fields(&format!("metadata.name={}", component.operand));
         Self {
             configs: runtime.store(Api::all(client.clone()), ListParams::default()),
             absence: AbsenceCheck::new(client.clone()),
             install_owner: InstallOwner::new(client.clone(), component),
-            daemon_sets: runtime.store(api.clone(), own),
-            daemon_set: DaemonSetWriter::new(api, component, runtime.metrics.clone()),
-            diagnosis: Diagnosis::new(client.clone(), &namespace, component, Arc::clone(&runtime.changed)),
+            context: Context {
+                client: client.clone(),
+                namespace,
+                component,
+                metrics: runtime.metrics.clone(),
+                changed: Arc::clone(&runtime.changed),
+                daemon_sets: runtime.store(api, extension.selector(component)),
+            },
+            managed: BTreeMap::new(),
             transitions: None,
             status: StatusWriter::new(client, component.controller, runtime.events.clone()),
-            namespace,
             template,
+            extension,
         }
     }
 
-    fn component(&self) -> &'static Component {
-        self.template.component()
+    /// The DaemonSets of the component that exist.
+    fn own(&self) -> Vec<Arc<DaemonSet>> {
+        self.context.daemon_sets.with(|store| store.snapshot()).unwrap_or_default()
     }
 
-    fn live(&self) -> Option<Arc<DaemonSet>> {
-        self.daemon_sets.with(|store| store.snapshot())?.into_iter().next()
-    }
-
-    /// What to do now. If that is a write, whom the DaemonSet belongs to is made sure of first.
-    async fn plan(&mut self, configs: &[&ObservedConfig]) -> Plan {
-        let live = self.live();
+    /// What the AcceleratorConfig that counts asks for.
+    async fn desire<'a>(&mut self, configs: &[&'a ObservedConfig]) -> Desire<'a> {
         let vacant = self.absence.look(configs.is_empty()).await;
-        let plan = |install_owner: &InstallOwner| {
-            let owner = install_owner.owner(live.as_deref());
-            let context = PlanContext { namespace: &self.namespace, anchor: owner.as_ref(), vacant };
-            plan(&self.template, context, configs, live.as_deref())
-        };
-        let first = plan(&self.install_owner);
-        let writes = match &first.write {
-            Write::Apply { wanted, difference } => {
-                self.daemon_set.instead(wanted, live.as_deref(), difference).is_none()
-            }
-            _ => false,
-        };
-        if writes && self.install_owner.refresh().await { plan(&self.install_owner) } else { first }
+        let owner = self.install_owner.owner(self.own().first().map(AsRef::as_ref));
+        let context = PlanContext { namespace: &self.context.namespace, anchor: owner.as_ref(), vacant };
+        desire(&self.template, context, configs)
     }
 
-    /// Writes what the plan says. `None` when there is nothing to report: nobody asks, or the API server did not answer,
-    /// which is no news about the operand.
-    async fn carry_out(&mut self, write: Write, active: Option<&ObservedConfig>, runtime: &Runtime) -> Option<Outcome> {
-        let live = self.live();
-        if !matches!(write, Write::Apply { .. } | Write::Delete(_)) {
-            self.daemon_set.rest();
-        }
-        let change = match write {
-            Write::LeaveAlone => {
-                self.diagnosis.rest();
-                return None;
-            }
-            Write::Unreadable(why) => {
-                let why = format!("this version cannot read the AcceleratorConfig, everything stays as it is: {why}");
-                return Some(Outcome::Refused(Reason::Unreadable, why));
-            }
-            Write::NameTaken(why) => return Some(Outcome::Refused(Reason::NameTaken, why)),
-            Write::Absent(why) => return Some(Outcome::Disabled(why)),
-            Write::Delete(why) => {
-                let live = live?;
-                match self.daemon_set.delete(&live).await {
-                    Change::Done(news) => {
-                        tell(active, "Delete", news, runtime);
-                        return Some(Outcome::Disabled(why));
-                    }
-                    // The watch will tell that it is gone.
-                    Change::None => return Some(Outcome::Disabled(why)),
-                    change => change,
-                }
-            }
-            Write::Apply { wanted, difference } => {
-                let (change, applied) = self.daemon_set.apply(&wanted, live.as_deref(), &difference).await;
-                if let Some(applied) = applied {
-                    let name = self.component().operand;
-                    self.daemon_sets.with(|store| store.answered(name, Arc::new(applied)));
-                }
-                change
-            }
-            Write::Nothing => Change::None,
-        };
-        let mut overridden = String::new();
-        match change {
-            Change::None => {}
-            Change::Overridden(what) => {
-                overridden =
-                    format!("; the API server keeps another {what} than was applied, as an admission policy may");
-            }
-            Change::Done(news) => tell(active, "Apply", news, runtime),
-            Change::Contested(why) => return Some(Outcome::Refused(Reason::Contested, why)),
-            Change::Refused(why) => return Some(Outcome::Refused(Reason::ApplyFailed, why)),
-            Change::Unanswered => return None,
-        }
-        let live = self.live()?;
-        let mut observation = self.diagnosis.observe(&live)?;
-        observation.message += &overridden;
-        Some(Outcome::Observed(observation))
-    }
-
-    /// Brings our entries in every AcceleratorConfig up to date: the active one has them, the others have none. Returns
-    /// when to come back.
-    async fn report(
+    /// Writes what differs. `None` when there is nothing to report: nobody asks, or the API server did not answer, which
+    /// is no news about the operand.
+    async fn carry_out(
         &mut self,
-        outcome: Option<&Outcome>,
+        desired: Desired<'_>,
+        config: Option<&ObservedConfig>,
         configs: &[&ObservedConfig],
-        active: Option<usize>,
         runtime: &Runtime,
-    ) -> Option<Instant> {
-        for index in active_first(configs.len(), active) {
-            let config = configs[index];
-            let report = match (outcome, active == Some(index)) {
-                (None, true) => continue,
-                (_, false) if config.metadata.deletion_timestamp.is_some() => continue,
-                (_, false) => None,
-                (Some(outcome), true) => Some(report(
-                    &self.template,
-                    outcome,
-                    self.live().as_deref(),
-                    &config.status,
-                    config.metadata.generation,
-                    runtime.program.version,
-                    clock::now(),
-                )),
-            };
-            let observed = report.as_ref().and_then(|report| observed_generation(config, &report.condition));
-            if report.as_ref().map(Report::parts) == self.reported(config)
-                && has_observed(config, observed, self.component().controller)
-            {
-                self.tell_transition(config, report.as_ref(), outcome, runtime);
-                continue;
+    ) -> Option<Outcome> {
+        match desired {
+            Desired::Unknown => {
+                self.managed.values_mut().for_each(ManagedDaemonSet::rest);
+                None
             }
-            let told = config.status.condition(self.component().condition_type);
-            let urgency = report.as_ref().map_or(Urgency::Transition, |report| Urgency::of(told, &report.condition));
-            if self.status.ready_at(urgency) <= Instant::now()
-                && self.write_report(config, report.as_ref(), observed).await
-            {
-                self.tell_transition(config, report.as_ref(), outcome, runtime);
+            Desired::Unreadable(why) => {
+                self.managed.values_mut().for_each(ManagedDaemonSet::rest);
+                let why = format!("this version cannot read the AcceleratorConfig, everything stays as it is: {why}");
+                Some(Outcome::Refused(Reason::Unreadable, why))
             }
-            if self.status.ready_at(urgency) > Instant::now() {
-                return Some(self.status.ready_at(urgency));
-            }
+            Desired::Absent(why) => self.remove(|_| Some(Pods::End), &why, config, runtime).await,
+            Desired::Present(wanted, settings) => self.keep(*wanted, settings, config, configs, runtime).await,
         }
-        if outcome.is_some() {
-            self.status.up_to_date();
-        }
-        self.transitions.as_ref().and_then(|(_, transitions)| transitions.due_at())
     }
 
-    /// What the status says of this component. Half an entry is as good as a wrong one, and is written anew.
-    fn reported<'a>(&self, config: &'a ObservedConfig) -> Option<accelerator_operand::Parts<'a>> {
-        let component = self.component();
-        let entry = config.status.component(component.operand);
-        let condition = config.status.condition(component.condition_type);
-        (entry.is_some() || condition.is_some()).then_some((entry, condition))
-    }
-
-    /// Returns whether it is written.
-    async fn write_report(&mut self, config: &ObservedConfig, report: Option<&Report>, observed: Option<i64>) -> bool {
-        let mut body = report.map_or_else(
-            || json!({}),
-            |report| json!({"components": [&report.entry], "conditions": [&report.condition]}),
-        );
-        if let Some(observed) = observed {
-            body["observedGeneration"] = observed.into();
-        }
-        match self.status.write(config, &body).await {
-            StatusWrite::Applied(written) => {
-                self.configs.with(|store| store.answered(&config.name_any(), Arc::new(*written)));
-                return true;
-            }
-            StatusWrite::NotFound | StatusWrite::Deferred => {}
-        }
-        false
-    }
-
-    /// An event when the component became ready, and when somebody may have to act. `config` is as it was before this
-    /// report.
-    fn tell_transition(
+    /// Keeps what is wanted as it is wanted, and removes what is not.
+    async fn keep(
         &mut self,
-        config: &ObservedConfig,
-        report: Option<&Report>,
-        outcome: Option<&Outcome>,
+        wanted: DaemonSet,
+        settings: &Rebellions,
+        config: Option<&ObservedConfig>,
+        configs: &[&ObservedConfig],
         runtime: &Runtime,
-    ) {
-        let Some(report) = report else { return };
-        let uid = config.metadata.uid.clone().unwrap_or_default();
-        if self.transitions.as_ref().is_none_or(|(known, _)| *known != uid) {
-            let told = config.status.condition(self.component().condition_type);
-            let transitions = told.map(|told| Transitions::resume(&told.reason, &told.message)).unwrap_or_default();
-            self.transitions = Some((uid, transitions));
+    ) -> Option<Outcome> {
+        let mut layout = self.extension.lay_out(wanted, settings, &self.own())?;
+        if self.would_apply(&layout) && self.install_owner.refresh().await {
+            // Whom the DaemonSets belong to is made sure of before one is written.
+            if let Desired::Present(wanted, settings) = self.desire(configs).await.desired {
+                layout = self.extension.lay_out(*wanted, settings, &self.own())?;
+            }
         }
-        let needs_attention = matches!(outcome, Some(Outcome::Observed(seen)) if seen.needs_attention);
-        let seen = Seen { reason: report.reason, message: &report.condition.message, needs_attention };
-        let tell = self.transitions.as_mut().and_then(|(_, transitions)| transitions.observe(seen, Instant::now()));
-        if let Some(tell) = tell {
-            runtime.events.publish(EventRequest {
-                regarding: config.object_ref(&()),
-                warning: tell.warning,
-                reason: tell.reason.as_str(),
-                action: "Observe",
-                note: format!("{}: {}", self.component().operand, report.condition.message),
-            });
+        let Layout { wanted, retained, orphaned, otherwise } = layout;
+        let names: Vec<_> = wanted.iter().map(ResourceExt::name_any).collect();
+        let pods = |name: &str| match () {
+            () if names.iter().any(|one| one == name) || retained.contains(name) => None,
+            () if orphaned.contains(name) => Some(Pods::RunOn),
+            () => Some(Pods::End),
+        };
+        let removed = self.remove(pods, "no node needs it", config, runtime).await;
+        let mut outcomes = vec![];
+        for wanted in wanted {
+            let name = wanted.name_any();
+            let write = self.write(wanted);
+            let (outcome, news) = self.managed(&name).carry_out(write).await;
+            tell(config, news, runtime);
+            outcomes.push((name, outcome));
         }
+        if let Some(Outcome::Refused(..)) = removed {
+            outcomes.push((String::new(), removed));
+        }
+        combine(outcomes, otherwise)
+    }
+
+    /// Removes DaemonSets of ours, and says what became of that.
+    async fn remove(
+        &mut self,
+        pods: impl Fn(&str) -> Option<Pods>,
+        why: &str,
+        config: Option<&ObservedConfig>,
+        runtime: &Runtime,
+    ) -> Option<Outcome> {
+        let live = self.own();
+        self.managed.retain(|name, _| live.iter().any(|live| live.name_any() == *name) || pods(name).is_none());
+        let mut outcome = config.map(|_| Outcome::Disabled(why.to_owned()));
+        let component = self.component();
+        for live in live.iter().filter(|live| is_removable(component, live)) {
+            let Some(pods) = pods(&live.name_any()) else { continue };
+            let (removed, news) = self.managed(&live.name_any()).remove(live, pods, why).await;
+            tell(config, news, runtime);
+            match removed {
+                Some(Outcome::Disabled(_)) => {}
+                other => outcome = other,
+            }
+        }
+        outcome
+    }
+
+    fn write(&self, wanted: DaemonSet) -> Write {
+        let live = self.context.daemon_sets.with(|store| store.get(&wanted.name_any()).cloned());
+        write(self.component(), wanted, live.as_deref())
+    }
+
+    fn would_apply(&mut self, layout: &Layout) -> bool {
+        layout.wanted.iter().any(|wanted| {
+            let write = self.write(wanted.clone());
+            self.managed(&wanted.name_any()).would_apply(&write)
+        })
+    }
+
+    fn managed(&mut self, name: &str) -> &mut ManagedDaemonSet {
+        let new = || ManagedDaemonSet::new(name, &self.context);
+        self.managed.entry(name.to_owned()).or_insert_with(new)
     }
 }
 
-/// The observed generation that this controller vouches for. That is node-labeler's to say; where there is none, the
-/// controllers say it together: only when every component that reports is as this generation asks for, because tools that
-/// follow kstatus take an observed generation without a condition Ready for success.
-fn observed_generation(config: &ObservedConfig, own: &Condition) -> Option<i64> {
-    if config.status.condition(condition_types::ACCEPTED).is_some() {
-        return None;
-    }
-    let generation = config.metadata.generation;
-    let settled = |one: &Condition| {
-        one.observed_generation == generation && (one.status == "True" || one.reason == Reason::Disabled.as_str())
-    };
-    let others = config.status.conditions.iter().filter(|one| one.type_ != own.type_);
-    generation.filter(|_| settled(own) && others.clone().all(settled))
-}
-
-/// Whether the status says of the observed generation what this controller has to say: this one, or nothing.
-fn has_observed(config: &ObservedConfig, observed: Option<i64>, manager: &str) -> bool {
-    if observed.is_some() {
-        return config.status.observed_generation == observed;
-    }
-    let entries = config.metadata.managed_fields.iter().flatten();
-    let mut ours = entries.filter(|entry| entry.manager.as_deref() == Some(manager));
-    !ours.any(|entry| entry.fields_v1.as_ref().is_some_and(|f| f.0["f:status"].get("f:observedGeneration").is_some()))
-}
-
-/// An event about what was done to the DaemonSet.
-fn tell(
-    active: Option<&ObservedConfig>,
-    action: &'static str,
-    (reason, note): (&'static str, String),
-    runtime: &Runtime,
-) {
-    if let Some(config) = active {
+/// An event about what was done to a DaemonSet.
+fn tell(active: Option<&ObservedConfig>, news: Option<News>, runtime: &Runtime) {
+    if let (Some(config), Some((action, reason, note))) = (active, news) {
         let regarding = config.object_ref(&());
         runtime.events.publish(EventRequest { regarding, warning: false, reason, action, note });
     }

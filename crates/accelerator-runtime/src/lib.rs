@@ -22,7 +22,7 @@ mod watch_rate_limit;
 pub use absence::AbsenceCheck;
 pub use accelerator_process::Backoff;
 pub use accelerator_process::clock::now;
-pub use component::run_component;
+pub use component::{Extension, Layout, Stance, run_component, run_extended};
 pub use events::{EventRequest, Events};
 pub use metrics::Metrics;
 pub use options::Options;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::upgrade::{Record, State};
 
 /// A node with the driver's deploy label.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the API server tells it")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     /// Its name.

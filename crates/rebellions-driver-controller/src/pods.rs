@@ -3,6 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 /// A pod of the driver, of any pool or of none.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the API server tells it")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverPod {
     /// Its name.

@@ -31,9 +31,17 @@ pub(super) enum Change {
     Unanswered,
 }
 
+/// What becomes of the pods of a DaemonSet that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pods {
+    End,
+    RunOn,
+}
+
 pub(super) struct DaemonSetWriter {
     api: Api<DaemonSet>,
     component: &'static Component,
+    name: String,
     metrics: Metrics,
     backoff: Backoff,
     failure: Option<Failure>,
@@ -83,11 +91,12 @@ impl Settled {
 }
 
 impl DaemonSetWriter {
-    pub(super) fn new(api: Api<DaemonSet>, component: &'static Component, metrics: Metrics) -> Self {
+    pub(super) fn new(api: Api<DaemonSet>, component: &'static Component, name: &str, metrics: Metrics) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
         Self {
             api,
             component,
+            name: name.to_owned(),
             metrics,
             backoff,
             failure: None,
@@ -170,7 +179,7 @@ impl DaemonSetWriter {
         let (what, undone) = (mark(wanted), self.undone(wanted, live));
         let had_no_effect = self.had_no_effect(live, what.clone(), difference);
         let params = PatchParams::apply(self.component.controller).force();
-        match self.api.patch(self.component.operand, &params, &Patch::Apply(wanted)).await {
+        match self.api.patch(&self.name, &params, &Patch::Apply(wanted)).await {
             Ok(applied) => {
                 let object = object(wanted);
                 // An API server that has fallen behind knew nothing of it, and there it was.
@@ -210,8 +219,9 @@ impl DaemonSetWriter {
         }
     }
 
-    /// Removes exactly this object: if somebody made another of its name meanwhile, that one is looked at first.
-    pub(super) async fn delete(&mut self, live: &DaemonSet) -> Change {
+    /// Removes exactly this object: if somebody made another of its name meanwhile, that one is looked at first. Its pods go
+    /// with it, or run on.
+    pub(super) async fn delete(&mut self, live: &DaemonSet, pods: Pods) -> Change {
         if let Some(change) = self.waiting(None) {
             return change;
         }
@@ -221,8 +231,12 @@ impl DaemonSetWriter {
         }
         let was_deleted = deleted.is_some();
         let only = Preconditions { uid: live.uid(), resource_version: None };
-        let params = DeleteParams::background().preconditions(only);
-        match self.api.delete(self.component.operand, &params).await {
+        let params = match pods {
+            Pods::End => DeleteParams::background(),
+            Pods::RunOn => DeleteParams::orphan(),
+        };
+        let params = params.preconditions(only);
+        match self.api.delete(&self.name, &params).await {
             Ok(_) => info!(daemonSet = object(live), "Deleted DaemonSet"),
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return self.fail(None, &error, live),

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use accelerator_api::contract::Component;
 use accelerator_operand::{Counts, Findings, Observation, PodProblems, observe};
 use accelerator_process::clock;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -36,7 +35,8 @@ const AGE_EVERY: Duration = Duration::from_secs(15);
 pub(super) struct Diagnosis {
     client: Client,
     namespace: String,
-    component: &'static Component,
+    /// Name of the DaemonSet.
+    daemon_set: String,
     target: Target,
     listed: Shared<Option<Extent>>,
     /// Who follows the pods, and how much it was told to list.
@@ -55,12 +55,12 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    pub(super) fn new(client: Client, namespace: &str, component: &'static Component, changed: Arc<Notify>) -> Self {
-        let target = Target { problems: Shared::new(PodProblems::new(component.operand)), changed };
+    pub(super) fn new(client: Client, namespace: &str, daemon_set: &str, changed: Arc<Notify>) -> Self {
+        let target = Target { problems: Shared::new(PodProblems::new(daemon_set)), changed };
         Self {
             client,
             namespace: namespace.into(),
-            component,
+            daemon_set: daemon_set.into(),
             target,
             listed: Shared::new(None),
             pods: None,
@@ -79,7 +79,7 @@ impl Diagnosis {
     pub(super) fn rest(&mut self) {
         (self.pods, self.events) = (None, None);
         self.listed = Shared::new(None);
-        self.target.problems = Shared::new(PodProblems::new(self.component.operand));
+        self.target.problems = Shared::new(PodProblems::new(&self.daemon_set));
         (self.unready_since, self.well_since) = (None, None);
         (self.short_since, self.missing_since) = (None, None);
         (self.hold_until, self.due) = (None, None);
@@ -184,7 +184,7 @@ impl Diagnosis {
     fn follow_pods(&self, extent: Extent) -> Task {
         let (client, namespace, listed) = (self.client.clone(), self.namespace.clone(), self.listed.clone());
         let listed = move |extent| listed.with(|listed| *listed = Some(extent));
-        Task::spawn(pods(client, namespace, self.component.operand, extent, self.target.clone(), listed))
+        Task::spawn(pods(client, namespace, self.daemon_set.clone(), extent, self.target.clone(), listed))
     }
 }
 

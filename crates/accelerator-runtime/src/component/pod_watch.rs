@@ -60,17 +60,17 @@ pub(super) enum Extent {
     All,
 }
 
-/// Follows the pods of `operand` for ever. `listed` hears what has been listed, once a list is complete.
+/// Follows the pods of a DaemonSet for ever; they carry its name as their label `name`. `listed` hears what has been listed, once a list is complete.
 pub(super) async fn pods(
     client: Client,
     namespace: String,
-    operand: &'static str,
+    daemon_set: String,
     extent: Extent,
     target: Target,
     listed: impl Fn(Extent) + Send,
 ) {
     let wake = Notify::new();
-    let own = Source::of::<Pod>(client, &namespace).labels(format!("name={operand}"));
+    let own = Source::of::<Pod>(client, &namespace).labels(format!("name={daemon_set}"));
     let follow = async {
         let mut retries = Retries::of("pods");
         let mut extent = extent;
