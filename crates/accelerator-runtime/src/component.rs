@@ -3,7 +3,6 @@
 mod daemon_set;
 mod diagnosis;
 mod extension;
-mod follow;
 mod install_owner;
 mod managed;
 mod pod_watch;

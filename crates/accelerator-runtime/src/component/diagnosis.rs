@@ -13,9 +13,9 @@ use kube::Client;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::follow::Task;
 use super::pod_watch::{Extent, Target, pods, warnings};
 use crate::Shared;
+use crate::follow::Task;
 
 /// A rollout that goes well is over sooner than this; only then are pods followed.
 const LOOK_AFTER: Duration = Duration::from_secs(5);

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Client;
 use tokio::sync::Notify;
 
-use super::follow::{Ended, Retries, Source, View};
 use crate::Shared;
+use crate::follow::{Ended, Retries, Source, View};
 
 /// How often the loop is woken, at most, however much changes.
 const WAKE_EVERY: Duration = Duration::from_millis(500);

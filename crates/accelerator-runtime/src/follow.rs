@@ -24,9 +24,10 @@ const WATCH_SECONDS: u32 = 180;
 /// Objects per page of a list.
 const PAGE: u32 = 100;
 
-/// Objects of one kind in one namespace.
+/// Objects of one kind, in one namespace or in all.
 #[derive(Clone)]
-pub(super) struct Source {
+#[allow(missing_debug_implementations, reason = "a client has none")]
+pub struct Source {
     client: Client,
     path: String,
     labels: Option<String>,
@@ -34,7 +35,8 @@ pub(super) struct Source {
 }
 
 /// A view of an object, with its version.
-pub(super) trait View: Clone + DeserializeOwned {
+pub trait View: Clone + DeserializeOwned {
+    /// Its resource version.
     fn version(&self) -> &str;
 }
 
@@ -45,7 +47,8 @@ struct Page<T> {
 }
 
 /// Why a watch is over.
-pub(super) enum Ended {
+#[derive(Debug)]
+pub enum Ended {
     /// Its version is too old: what happened since is lost.
     Expired,
     /// Of itself, or by a failure that the next may not meet.
@@ -53,23 +56,38 @@ pub(super) enum Ended {
 }
 
 impl Source {
-    pub(super) fn of<K>(client: Client, namespace: &str) -> Self
+    /// Those of one namespace.
+    #[must_use]
+    pub fn of<K>(client: Client, namespace: &str) -> Self
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Self { client, path: K::url_path(&(), Some(namespace)), labels: None, fields: None }
     }
 
-    pub(super) fn labels(self, selector: String) -> Self {
+    /// Those of every namespace.
+    #[must_use]
+    pub fn all<K>(client: Client) -> Self
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Self { client, path: K::url_path(&(), None), labels: None, fields: None }
+    }
+
+    /// Only those that this label selector selects.
+    #[must_use]
+    pub fn labels(self, selector: String) -> Self {
         Self { labels: Some(selector), ..self }
     }
 
-    pub(super) fn fields(self, selector: &str) -> Self {
+    /// Only those that this field selector selects.
+    #[must_use]
+    pub fn fields(self, selector: &str) -> Self {
         Self { fields: Some(selector.to_owned()), ..self }
     }
 
     /// Feeds every object to `take`, page by page. Returns the version to watch from.
-    pub(super) async fn list<T: DeserializeOwned>(&self, mut take: impl FnMut(T)) -> Result<String, kube::Error> {
+    pub async fn list<T: DeserializeOwned>(&self, mut take: impl FnMut(T)) -> Result<String, kube::Error> {
         let mut params = self.list_params(PAGE);
         loop {
             let page: Page<T> = self.page(&params).await?;
@@ -82,14 +100,14 @@ impl Source {
     }
 
     /// The version as of now. Reads one object, whatever the selectors, because a selector may make the server read all.
-    pub(super) async fn version(&self) -> Result<String, kube::Error> {
+    pub async fn version(&self) -> Result<String, kube::Error> {
         let page: Page<serde::de::IgnoredAny> = self.page(&ListParams::default().limit(1)).await?;
         Ok(page.metadata.resource_version.unwrap_or_default())
     }
 
     /// Feeds every change since `version` to `take`, which gets `true` with an object that is gone, until the watch is
     /// over. `version` moves on.
-    pub(super) async fn watch<T: View>(
+    pub async fn watch<T: View>(
         &self,
         version: &mut String,
         mut take: impl FnMut(T, bool),
@@ -138,24 +156,29 @@ impl Source {
 }
 
 /// Tells of trouble once when it begins and once when it ends, and waits before the next try.
-pub(super) struct Retries {
+#[derive(Debug)]
+pub struct Retries {
     kind: &'static str,
     backoff: Backoff,
 }
 
 impl Retries {
-    pub(super) fn of(kind: &'static str) -> Self {
+    /// None so far, for objects of this kind.
+    #[must_use]
+    pub fn of(kind: &'static str) -> Self {
         Self { kind, backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)) }
     }
 
-    pub(super) async fn failed(&mut self, error: &kube::Error) {
+    /// Waits; says what went wrong if it did not before.
+    pub async fn failed(&mut self, error: &kube::Error) {
         if !self.backoff.is_failing() {
             warn!(kind = self.kind, err = chain(error), "Could not look at what is not ready; trying again");
         }
         tokio::time::sleep(self.backoff.fail(rand::random())).await;
     }
 
-    pub(super) fn succeeded(&mut self) {
+    /// It went well.
+    pub fn succeeded(&mut self) {
         if self.backoff.is_failing() {
             info!(kind = self.kind, "What is not ready can be looked at again");
         }
@@ -164,10 +187,12 @@ impl Retries {
 }
 
 /// A task that ends when nobody wants it any more.
-pub(super) struct Task(JoinHandle<()>);
+#[derive(Debug)]
+pub struct Task(JoinHandle<()>);
 
 impl Task {
-    pub(super) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+    /// Starts it.
+    pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self(tokio::spawn(work))
     }
 }
