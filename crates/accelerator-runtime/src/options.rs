@@ -58,6 +58,10 @@ pub struct Options {
     #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub admin_address: SocketAddr,
 
+    /// Name of the node that this process runs on; in a pod, of spec.nodeName. What would disturb it comes last
+    #[arg(long, env = "NODE_NAME", value_name = "NODE")]
+    pub node_name: Option<String>,
+
     /// How to log
     #[command(flatten)]
     pub log: LogOptions,

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use accelerator_process::admin::{self, Answer};
@@ -41,8 +41,10 @@ pub struct Runtime {
     pub program: Program,
     /// Every request has a deadline and is counted.
     pub client: Client,
-    /// The metric families.
+    /// The metric families that every controller has.
     pub metrics: Metrics,
+    /// Where a controller registers families of its own.
+    pub registry: Arc<Mutex<Registry>>,
     /// Where event requests go.
     pub events: Events,
     /// Wakes the controller's loop: something that a watch feeds has changed.
@@ -98,12 +100,14 @@ impl Program {
         let mut parts = JoinSet::new();
         parts.spawn(publisher);
         let health = Health::default();
-        let server = self.serve_admin(options, health.clone(), registry).await?;
+        let registry = Arc::new(Mutex::new(registry));
+        let server = self.serve_admin(options, health.clone(), Arc::clone(&registry)).await?;
         let signals = Signals::listen()?;
         let runtime = Runtime {
             program: self,
             client,
             metrics,
+            registry,
             events,
             changed: Arc::default(),
             stop: CancellationToken::new(),
@@ -133,10 +137,10 @@ impl Program {
         self,
         options: &Options,
         health: Health,
-        registry: Registry,
+        registry: Arc<Mutex<Registry>>,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
         let listener = admin::bind(options.admin_address).await?;
-        let (address, registry) = (listener.local_addr()?, Arc::new(registry));
+        let address = listener.local_addr()?;
         info!(controller = self.name, version = self.version, adminAddress = %address, "Started");
         Ok(tokio::spawn(admin::serve(listener, move |path: &str| answer(path, &health, &registry))))
     }
@@ -250,7 +254,7 @@ impl Runtime {
 }
 
 /// What the admin server says.
-fn answer(path: &str, health: &Health, registry: &Registry) -> Answer {
+fn answer(path: &str, health: &Health, registry: &Mutex<Registry>) -> Answer {
     let verdict = |complaints: Vec<String>| {
         if complaints.is_empty() { Answer::ok("ok") } else { Answer::unavailable(&complaints.join("\n")) }
     };
@@ -258,7 +262,7 @@ fn answer(path: &str, health: &Health, registry: &Registry) -> Answer {
     match path {
         "/livez" => verdict(health.dead(now)),
         "/readyz" => verdict(health.unready(now)),
-        "/metrics" => admin::metrics(registry),
+        "/metrics" => admin::metrics(&registry.lock().unwrap_or_else(PoisonError::into_inner)),
         _ => Answer::not_found(),
     }
 }
