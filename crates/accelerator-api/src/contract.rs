@@ -17,6 +17,10 @@ pub const NPU_TAINT: &str = "rebellions.ai/npu";
 /// The value of a deploy label that puts a component on a node. Any other value is somebody else's and is honoured.
 pub const DEPLOY: &str = "true";
 
+/// How the values begin by which a driver manager takes a component off a node while it replaces the driver. The vendor's
+/// is `paused-for-driver-upgrade`.
+pub const PAUSED_PREFIX: &str = "paused-";
+
 /// PCI vendor id of Rebellions in lower-case hexadecimal, as the pci.ids database and Node Feature Discovery spell it.
 pub const PCI_VENDOR: &str = "1eff";
 
@@ -100,6 +104,8 @@ pub struct Component {
     pub path: &'static str,
     /// The modes in which a node runs it.
     pub workloads: &'static [Workload],
+    /// Whether its pods use the driver where there is one, so that they have to step aside while it is replaced.
+    pub uses_driver: bool,
     /// Its section of the spec; `None` when the admin did not write one.
     pub section: fn(&Rebellions) -> Option<&ComponentSpec>,
     /// The containers of its pods beside the main one, which have settings of their own.
@@ -138,10 +144,10 @@ macro_rules! first {
     };
 }
 
-/// A row: the component's name, how a condition type spells it, its field in the spec, its modes, and its further
-/// containers: name, field in the section, and the component whose image setting it takes.
+/// A row: the component's name, how a condition type spells it, its field in the spec, its modes and whether it uses the
+/// driver, and its further containers: name, field in the section, and the component whose image setting it takes.
 macro_rules! component {
-    ($name:literal, $pascal:literal, $field:ident, $key:literal, [$($workload:ident),+],
+    ($name:literal, $pascal:literal, $field:ident, $key:literal, [$($workload:ident),+ $(; uses $driver:ident)?],
      [$(($container:literal, $settings:ident $(, image of $image_of:ident)?)),*]) => {
         Component {
             name: $name,
@@ -151,6 +157,7 @@ macro_rules! component {
             condition_type: concat!("Rebellions", $pascal, "Ready"),
             path: concat!("spec.providers.rebellions.", $key),
             workloads: &[$(Workload::$workload),+],
+            uses_driver: !stringify!($($driver)?).is_empty(),
             section: |rebellions| rebellions.$field.as_ref().map(AsRef::as_ref),
             containers: &[$(Container {
                 name: $container,
@@ -176,7 +183,7 @@ pub static DEVICE_PLUGIN: Component = component!(
     "DevicePlugin",
     device_plugin,
     "devicePlugin",
-    [Container],
+    [Container; uses driver],
     [("give-back", give_back, image of VFIO_MANAGER)]
 );
 /// Serves NPU metrics to Prometheus.
@@ -185,12 +192,12 @@ pub static METRIC_EXPORTER: Component = component!(
     "MetricExporter",
     metric_exporter,
     "metricExporter",
-    [Container],
+    [Container; uses driver],
     [("rbln-daemon", daemon)]
 );
 /// Labels nodes with the properties of their NPUs.
 pub static NPU_FEATURE_DISCOVERY: Component =
-    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough], []);
+    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough; uses driver], []);
 /// Binds NPUs to vfio-pci, for virtual machines.
 pub static VFIO_MANAGER: Component =
     component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough], []);
@@ -228,6 +235,12 @@ mod tests {
             labels(Workload::VmPassthrough),
             ["rebellions.ai/npu.deploy.npu-feature-discovery", "rebellions.ai/npu.deploy.vfio-manager"]
         );
+    }
+
+    #[test]
+    fn what_uses_the_driver_is_the_contract() {
+        let uses: Vec<_> = COMPONENTS.iter().filter(|row| row.uses_driver).map(|row| row.name).collect();
+        assert_eq!(uses, ["device-plugin", "metric-exporter", "npu-feature-discovery"]);
     }
 
     #[test]
