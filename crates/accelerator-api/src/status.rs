@@ -147,6 +147,8 @@ pub enum Reason {
     // Of a node.
     /// The node's workload label is no mode.
     WorkloadConfigInvalid,
+    /// A driver manager's pause was left behind on deploy labels of the node, and they are set again.
+    DeployLabelsRestored,
 }
 
 impl Reason {
@@ -172,6 +174,7 @@ impl Reason {
         Self::ComponentNotReporting,
         Self::NodesChanging,
         Self::WorkloadConfigInvalid,
+        Self::DeployLabelsRestored,
     ];
 
     /// As written in conditions and events.
@@ -198,6 +201,7 @@ impl Reason {
             Self::ComponentNotReporting => "ComponentNotReporting",
             Self::NodesChanging => "NodesChanging",
             Self::WorkloadConfigInvalid => "WorkloadConfigInvalid",
+            Self::DeployLabelsRestored => "DeployLabelsRestored",
         }
     }
 
@@ -233,6 +237,7 @@ impl Reason {
                 | Self::Superseded
                 | Self::Unreadable
                 | Self::WorkloadConfigInvalid
+                | Self::DeployLabelsRestored
         )
     }
 }

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{NODE_LABELER, WORKLOAD_CONFIG_LABEL};
-use accelerator_api::{ObservedConfig, Reason, active};
-use accelerator_runtime::{AbsenceCheck, Event, EventRequest, Holder, Reconcile, Runtime, Shared, StatusWriter, Store};
-use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use accelerator_api::contract::NODE_LABELER;
+use accelerator_api::{ObservedConfig, active};
+use accelerator_runtime::{
+    AbsenceCheck, Event, Holder, Reconcile, Runtime, Shared, StatusWriter, Store, now as wall_clock,
+};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use kube::api::{ListParams, PartialObjectMeta};
-use kube::{Api, Resource, ResourceExt};
 use tokio::sync::Semaphore;
-use tracing::warn;
 
 use crate::exclusion_look::ExclusionLook;
-use crate::index::{Index, InvalidMode};
+use crate::index::Index;
+use crate::node::{Clock, HoldDowns};
 use crate::queue::Trouble;
 use crate::rules::Policy;
 use crate::status::Reporter;
+use crate::tell;
 use crate::view::NodeView;
 use crate::writer::{Writer, log_ended};
 
@@ -28,8 +31,8 @@ const HOLD_LIMIT: Duration = Duration::from_secs(10);
 const HOLD_STEP: Duration = Duration::from_millis(100);
 
 /// Runs until told to stop.
-pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()> {
-    let index = Shared::new(Index::new(hold_down));
+pub async fn run(mut runtime: Runtime, hold_downs: HoldDowns) -> anyhow::Result<()> {
+    let index = Shared::new(Index::new(hold_downs, clock()));
     // Metadata only: heartbeats and images of thousands of nodes never reach us.
     let nodes = Api::<PartialObjectMeta<Node>>::all(runtime.client.clone());
     runtime.watch(nodes, ListParams::default(), index.clone());
@@ -51,6 +54,10 @@ pub async fn run(mut runtime: Runtime, hold_down: Duration) -> anyhow::Result<()
         absence: AbsenceCheck::new(runtime.client.clone()),
     };
     runtime.run(labeler).await
+}
+
+fn clock() -> Clock {
+    Clock { instant: Instant::now(), wall: wall_clock() }
 }
 
 struct Labeler {
@@ -96,6 +103,7 @@ impl Reconcile for Labeler {
             active => Policy::of(active.map(|index| configs[index].spec.as_ref())),
         };
         self.index.with(|index| {
+            index.set_clock(clock());
             index.set_policy(policy, Instant::now());
             index.advance(Instant::now());
         });
@@ -103,11 +111,15 @@ impl Reconcile for Labeler {
         if self.index.with(Index::take_trouble) == Some(Trouble::Ended) {
             log_ended();
         }
-        self.tell_invalid_modes(active.map(|index| configs[index].as_ref()), runtime);
-        if let (Some(why), Some(active)) = (self.index.with(Index::take_contest), active) {
-            tell_contest(&configs[active], why, runtime);
+        let config = active.map(|index| configs[index].as_ref());
+        let invalid = self.index.with(Index::take_invalid_modes);
+        let is_first = !std::mem::replace(&mut self.started, true);
+        tell::invalid_modes(invalid, config, is_first, runtime);
+        tell::notices(self.index.with(Index::take_notices), runtime);
+        if let (Some(why), Some(config)) = (self.index.with(Index::take_contest), config) {
+            tell::contest(config, why, runtime);
         }
-        let look = self.reporter.look_at_uncounted(active.map(|index| configs[index].as_ref()));
+        let look = self.reporter.look_at_uncounted(config);
         // First, so that nobody sees Ready together with labels whose pods are not there yet.
         let mut next = self.reporter.report(&configs, active, runtime).await;
         if self.may_label() {
@@ -164,40 +176,4 @@ impl Labeler {
             });
         }
     }
-
-    /// Tells the admins of nodes whose workload label is no mode. After a restart, those that were told of before, as
-    /// the counts in the status say, are not told of again.
-    fn tell_invalid_modes(&mut self, active: Option<&ObservedConfig>, runtime: &Runtime) {
-        let invalid = self.index.with(Index::take_invalid_modes);
-        let counted = active.and_then(|config| config.status.nodes.as_ref()).map_or(0, |nodes| nodes.invalid_mode);
-        let known = !std::mem::replace(&mut self.started, true) && usize::try_from(counted) == Ok(invalid.len());
-        for InvalidMode { node, value } in invalid.into_iter().filter(|_| !known) {
-            warn!(node, value, "Node has a workload label that is no mode");
-            runtime.events.publish(EventRequest {
-                regarding: ObjectReference {
-                    api_version: Some("v1".into()),
-                    kind: Some("Node".into()),
-                    // As the kubelet does: kubectl describe finds a node's events by its name in place of the uid.
-                    uid: Some(node.clone()),
-                    name: Some(node),
-                    ..ObjectReference::default()
-                },
-                warning: true,
-                reason: Reason::WorkloadConfigInvalid.as_str(),
-                action: "Label",
-                note: format!(
-                    "label {WORKLOAD_CONFIG_LABEL}={value} is no mode; the node is left as it is; use container or \
-                     vm-passthrough"
-                ),
-            });
-        }
-    }
-}
-
-/// One event when somebody begins to undo what is written, however many nodes it is about.
-fn tell_contest(config: &ObservedConfig, note: String, runtime: &Runtime) {
-    let reason = Reason::Contested.as_str();
-    warn!(acceleratorConfig = config.name_any(), reason, err = note, "What is written to a node does not last");
-    let regarding = config.object_ref(&());
-    runtime.events.publish(EventRequest { regarding, warning: true, reason, action: "Label", note });
 }

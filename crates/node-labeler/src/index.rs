@@ -9,15 +9,15 @@ use accelerator_runtime::{Event, Store};
 use serde_json::Value;
 
 use crate::contests::Contests;
-use crate::effect::{Change, Contest, Effects};
+use crate::effect::{Change, Effects};
 use crate::exclusion::Excluded;
 use crate::exclusion_search::{Found, Tainted};
-use crate::hold_down::HoldDown;
+use crate::node::{Clock, HoldDowns, InvalidMode, Node, Notice};
 use crate::queue::{Outcome, Trouble, WorkQueue};
-use crate::rules::{Decision, NodeState, Policy, decide, patch};
+use crate::rules::{Policy, patch};
 use crate::summary::Assignments;
 use crate::tally::Tally;
-use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel};
+use crate::view::{DeployLabel, NodeView, PerComponent};
 
 /// How long after a change of labels the DaemonSet controller may still not have noticed it.
 const FRESH: Duration = Duration::from_secs(3);
@@ -25,7 +25,8 @@ const FRESH: Duration = Duration::from_secs(3);
 /// The labeler's picture of the cluster.
 #[derive(Debug)]
 pub struct Index {
-    hold_down: Duration,
+    hold_downs: HoldDowns,
+    clock: Clock,
     policy: Policy,
     store: Store<NodeView>,
     nodes: BTreeMap<Box<str>, Node>,
@@ -36,16 +37,8 @@ pub struct Index {
     /// When an assignment last changed. A short while after, pods have not followed yet.
     changed: Option<Instant>,
     invalid_modes: Vec<InvalidMode>,
+    notices: Vec<Notice>,
     contests: Contests,
-}
-
-/// A node whose workload label is no mode, to be told to its admin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidMode {
-    /// The node.
-    pub node: String,
-    /// Its label's value.
-    pub value: String,
 }
 
 /// A write to do.
@@ -70,27 +63,14 @@ pub enum Answer {
     Failed(String),
 }
 
-/// What was decided about a node.
-#[derive(Debug, Default)]
-struct Node {
-    decision: Decision,
-    /// Whether the node is not as was decided.
-    differs: bool,
-    hold_down: HoldDown,
-    effects: Effects,
-    /// The value of an invalid workload label that has been told of.
-    told_invalid: Option<Box<str>>,
-    /// Its entry in the timers.
-    timer: Option<Instant>,
-}
-
 impl Index {
     /// Nothing known, nothing wanted.
     #[must_use]
-    pub fn new(hold_down: Duration) -> Self {
+    pub fn new(hold_downs: HoldDowns, clock: Clock) -> Self {
         Self {
-            hold_down,
-            policy: Policy::Frozen,
+            hold_downs,
+            clock,
+            policy: Policy::Standby,
             store: Store::default(),
             nodes: BTreeMap::new(),
             queue: WorkQueue::default(),
@@ -98,6 +78,7 @@ impl Index {
             tally: Tally::default(),
             changed: None,
             invalid_modes: vec![],
+            notices: vec![],
             contests: Contests::default(),
         }
     }
@@ -124,9 +105,10 @@ impl Index {
 
     /// Nothing is to be written any more, and what was to be told is for others to tell.
     pub fn on_leadership_lost(&mut self, now: Instant) {
-        self.set_policy(Policy::Frozen, now);
+        self.set_policy(Policy::Standby, now);
         self.queue.clear();
         self.invalid_modes.clear();
+        self.notices.clear();
         self.contests = Contests::default();
         self.nodes.values_mut().for_each(|node| node.effects = Effects::default());
         self.changed = None;
@@ -141,6 +123,11 @@ impl Index {
                 self.look(&name, true, now);
             }
         }
+    }
+
+    /// What the clocks show at the same moment. Whoever sets the wall clock says so to nobody: to be told now and then.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// Takes note of the time: what was due by now is looked at, and what has passed is over.
@@ -217,6 +204,7 @@ impl Index {
             trouble: self.queue.trouble(),
             contested: self.contests.describe(),
             invalid: self.tally.invalid(),
+            stepped_aside: self.tally.stepped_aside(),
             excluded: vec![],
         }
     }
@@ -264,6 +252,11 @@ impl Index {
         std::mem::take(&mut self.invalid_modes)
     }
 
+    /// What else is to be told of nodes, each once.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// Looks at a node as it is known now: decides, and keeps sums, queue and timers in step. A change of its labels is
     /// followed by pods if it `is_new`.
     fn look(&mut self, name: &str, is_new: bool, now: Instant) {
@@ -275,30 +268,28 @@ impl Index {
             }
         }
         let mut node = before.unwrap_or_default();
-        let labelled = node.decision.deploy.map(DeployLabel::is_set);
+        let decided = node.decision.clone();
+        let labelled = decided.deploy.map(DeployLabel::is_set);
         let Some(view) = self.store.get(name) else {
             self.queue.forget(name);
             self.contests.forget(name);
             self.note_change(labelled, PerComponent::default(), is_new, now);
             return;
         };
-        let decided = decide(view, self.policy, node.hold_down.elapsed(now), self.hold_down);
+        self.notices.extend(node.decide(name, view, self.policy, self.hold_downs, self.clock, now));
         if decided != node.decision {
             self.queue.hurry(name);
         }
-        node.decision = decided;
         let (due, contests) = node.due(view, now);
         node.differs = !due.is_empty() || !contests.is_empty();
-        node.hold_down.observe(node.decision.is_npu_missing, now);
-        let untold = untold_invalid_mode(name, view, &mut node);
-        self.invalid_modes.extend(untold);
+        self.invalid_modes.extend(node.untold_invalid_mode(name, view));
         if due.is_empty() {
             self.queue.settle(name);
         } else {
             self.queue.offer(name, now);
         }
         let contested = self.contests.note(name, view, &contests, now);
-        let times = [node.hold_down.ends_at(self.hold_down, now), self.queue.retry_at(name), contested];
+        let times = [node.due_at(self.hold_downs, now), self.queue.retry_at(name), contested];
         node.timer = times.into_iter().flatten().min();
         if let Some(timer) = node.timer {
             self.timers.insert((timer, name.into()));
@@ -314,32 +305,6 @@ impl Index {
             self.changed = Some(now);
         }
     }
-}
-
-impl Node {
-    /// What may be written of the node now, and what has to wait because it did not last.
-    fn due(&self, view: &NodeView, now: Instant) -> (Vec<Change>, Vec<Contest>) {
-        let (mut due, mut contests) = (vec![], vec![]);
-        for change in self.decision.changes(view) {
-            match self.effects.contest(change, now) {
-                Some(contest) => contests.push(contest),
-                None => due.push(change),
-            }
-        }
-        (due, contests)
-    }
-}
-
-/// What to tell the admin of the node, if that has not been told.
-fn untold_invalid_mode(name: &str, view: &NodeView, node: &mut Node) -> Option<InvalidMode> {
-    let invalid = match &view.workload {
-        WorkloadLabel::Unknown(value) if node.decision.state == NodeState::InvalidMode => Some(value.clone()),
-        _ => None,
-    };
-    let is_told = node.told_invalid == invalid;
-    node.told_invalid.clone_from(&invalid);
-    let value = invalid.filter(|_| !is_told)?;
-    Some(InvalidMode { node: name.into(), value: value.into() })
 }
 
 #[cfg(test)]

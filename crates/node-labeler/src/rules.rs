@@ -14,6 +14,8 @@ use crate::view::{DeployLabel, NodeView, PerComponent, WorkloadLabel, record};
 pub enum Policy {
     /// There is no active config, or none for our provider: no node is ours.
     Nothing,
+    /// Another replica writes: nothing is decided here.
+    Standby,
     /// The active config cannot be read: every node stays as it is.
     Frozen,
     /// Nodes run what their mode needs; those that do not say get this one, if any.
@@ -79,7 +81,7 @@ pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_d
     let default = match policy {
         _ if node.skip => return keep(NodeState::Skipped),
         Policy::Nothing => return set(NodeState::Unrelated, withdrawn(node)),
-        Policy::Frozen => return keep(state_of_labels(node)),
+        Policy::Standby | Policy::Frozen => return keep(state_of_labels(node)),
         Policy::Modes { default } => default,
     };
     match (&node.workload, default) {
@@ -103,7 +105,7 @@ pub fn decide(node: &NodeView, policy: Policy, missing: Option<Duration>, hold_d
 fn assigned(node: &NodeView, workload: Workload) -> PerComponent<DeployLabel> {
     std::array::from_fn(|index| match (COMPONENTS[index].runs_in(workload), node.deploy[index]) {
         (_, kept @ (DeployLabel::Foreign | DeployLabel::Paused)) => kept,
-        (true, DeployLabel::Absent) => DeployLabel::Ours,
+        (true, DeployLabel::Absent | DeployLabel::Emptied) => DeployLabel::Ours,
         (true, set) => set,
         (false, _) => DeployLabel::Absent,
     })
@@ -111,7 +113,8 @@ fn assigned(node: &NodeView, workload: Workload) -> PerComponent<DeployLabel> {
 
 /// None of our labels; what others wrote stays.
 fn withdrawn(node: &NodeView) -> PerComponent<DeployLabel> {
-    node.deploy.map(|label| if label == DeployLabel::Ours { DeployLabel::Absent } else { label })
+    let is_removed = |label| matches!(label, DeployLabel::Ours | DeployLabel::Emptied);
+    node.deploy.map(|label| if is_removed(label) { DeployLabel::Absent } else { label })
 }
 
 fn is_assigned(node: &NodeView) -> bool {
@@ -134,7 +137,9 @@ impl Decision {
     #[must_use]
     pub fn changes(&self, node: &NodeView) -> Vec<Change> {
         let labels = node.deploy.into_iter().zip(self.deploy).enumerate();
-        let labels = labels.filter(|(_, (before, after))| before.is_set() != after.is_set());
+        let labels = labels.filter(|(_, (before, after))| {
+            before.is_set() != after.is_set() || (*before, *after) == (DeployLabel::Emptied, DeployLabel::Absent)
+        });
         let mut changes: Vec<_> = labels.map(|(index, (_, after))| Change::Label(index, after.is_set())).collect();
         let owned = self.deploy.map(DeployLabel::is_owned);
         let is_stale = || owned.iter().zip(node.recorded).any(|(owned, recorded)| recorded && !owned);

@@ -24,6 +24,8 @@ pub struct Assignments {
     pub trouble: Option<String>,
     /// A node whose workload label is no mode, if there is one, and how many there are.
     pub invalid: Option<String>,
+    /// On which nodes components step aside while the driver is replaced, if there are any.
+    pub stepped_aside: Option<String>,
     /// Nodes that are known to keep pods off, and why.
     pub excluded: Vec<Excluded>,
 }
@@ -58,6 +60,8 @@ pub fn ready(
         (Reason::NodesChanging, format!("labels of {} still to be written{trouble}", count(nodes.pending, "node")))
     } else if let Some((reason, _)) = complaints.first() {
         (*reason, complaints.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; "))
+    } else if let Some(why) = &nodes.stepped_aside {
+        (Reason::NodesChanging, why.clone())
     } else if nodes.fresh {
         (Reason::NodesChanging, "labels of nodes changed a moment ago".to_owned())
     } else {
@@ -66,8 +70,9 @@ pub fn ready(
             format!("{} ready", count(enabled.len().try_into().unwrap_or(i64::MAX), "component")),
         )
     };
-    if let Some(invalid) = &nodes.invalid {
-        message = format!("{message}; {invalid}");
+    let stepped_aside = nodes.stepped_aside.clone().filter(|why| *why != message);
+    for more in stepped_aside.iter().chain(&nodes.invalid) {
+        message = format!("{message}; {more}");
     }
     (reason, message)
 }
@@ -239,6 +244,20 @@ mod tests {
 
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 3);
         assert_eq!(verdict(&status, &well.1).0, Reason::ComponentNotReporting, "its report is about an older spec");
+    }
+
+    #[test]
+    fn dependents_that_step_aside_are_told_with_whatever_else_there_is() {
+        let (mut status, mut nodes) = all_well();
+        let why = "while their driver is upgraded, device-plugin step aside on node a".to_owned();
+        nodes.stepped_aside = Some(why.clone());
+        assert_eq!(verdict(&status, &nodes), (Reason::NodesChanging, why.clone()));
+        nodes.fresh = true;
+        assert_eq!(verdict(&status, &nodes), (Reason::NodesChanging, why.clone()), "one message while it lasts");
+        report(&mut status, COMPONENTS[0], Reason::RolloutInProgress, 2, 4);
+        let (reason, message) = verdict(&status, &nodes);
+        assert_eq!(reason, Reason::ComponentsNotReady);
+        assert_eq!(message, format!("driver: RolloutInProgress: words; {why}"));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use accelerator_api::contract::Workload;
+use accelerator_api::contract::{COMPONENTS, Workload};
 use accelerator_api::{NodeCounts, count};
 
 use crate::rules::{Decision, NodeState};
-use crate::view::PerComponent;
+use crate::view::{DeployLabel, PerComponent};
 
 /// The sums.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub struct Tally {
     assigned: PerComponent<i64>,
     pending: i64,
     invalid: BTreeSet<Box<str>>,
+    stepped_aside: BTreeSet<Box<str>>,
 }
 
 impl Tally {
@@ -24,12 +25,16 @@ impl Tally {
         if decision.state == NodeState::InvalidMode {
             self.invalid.insert(name.into());
         }
+        if decision.deploy.contains(&DeployLabel::SteppedAside) {
+            self.stepped_aside.insert(name.into());
+        }
     }
 
     /// Takes a node out that was added with exactly this.
     pub fn remove(&mut self, name: &str, decision: &Decision, differs: bool) {
         self.count(decision, differs, -1);
         self.invalid.remove(name);
+        self.stepped_aside.remove(name);
     }
 
     /// Nodes per mode.
@@ -56,6 +61,18 @@ impl Tally {
         let first = self.invalid.first()?;
         let nodes = count(self.invalid.len().try_into().unwrap_or(i64::MAX), "node");
         Some(format!("left as it is: {nodes} with a workload label that is no mode, such as {first}"))
+    }
+
+    /// How many nodes have components that step aside, and one of them, for people.
+    #[must_use]
+    pub fn stepped_aside(&self) -> Option<String> {
+        let first = self.stepped_aside.first()?;
+        let dependents: Vec<_> = COMPONENTS.iter().filter(|row| row.uses_driver).map(|row| row.name).collect();
+        let nodes = match self.stepped_aside.len() {
+            1 => format!("node {first}"),
+            more => format!("{more} nodes, such as {first}"),
+        };
+        Some(format!("while their driver is upgraded, {} step aside on {nodes}", dependents.join(", ")))
     }
 
     fn count(&mut self, decision: &Decision, differs: bool, sign: i64) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use accelerator_api::contract::{
-    COMPONENTS, Component, DEPLOY, NODE_LABELER, OWNED_LABELS_ANNOTATION, PCI_VENDOR, SKIP_LABEL,
-    WORKLOAD_CONFIG_LABEL, Workload,
+    COMPONENTS, Component, DEPENDENTS_PAUSED_UNTIL_ANNOTATION, DEPLOY, NODE_LABELER, OWNED_LABELS_ANNOTATION,
+    PAUSED_PREFIX, PCI_VENDOR, SKIP_LABEL, WORKLOAD_CONFIG_LABEL, Workload,
 };
 use accelerator_runtime::Stored;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -34,6 +34,10 @@ pub struct NodeView {
     pub recorded: PerComponent<bool>,
     /// Whether a label is ours only because it was when we saw the node before: nothing on the node says so any more.
     pub is_record_due: bool,
+    /// The components on whose labels a driver manager's pause is, whoever's they are.
+    pub paused: PerComponent<bool>,
+    /// The driver controller's annotation that asks components which use the driver to step aside.
+    pub paused_until: Option<Box<str>>,
     /// Who else wrote the node when we had last written it or later, by its field manager.
     pub other_writer: Option<Box<str>>,
     /// When its taints were last changed, if it has any.
@@ -65,8 +69,13 @@ pub enum DeployLabel {
     /// Any other value on a label that was ours: a driver manager's pause, or an admin's `false`. Honoured: neither
     /// overwritten nor removed. When it is `true` again it is ours again.
     Paused,
+    /// An empty value on a label that was ours, of a component that uses the driver. Driver managers write it over a label
+    /// that was not there, as when the component had stepped aside. It says nothing: as good as not there.
+    Emptied,
     /// Any other value on a label that never was ours. Honoured as well.
     Foreign,
+    /// Of a decision only: not there while the driver is replaced, and ours when it comes back.
+    SteppedAside,
 }
 
 impl DeployLabel {
@@ -79,7 +88,7 @@ impl DeployLabel {
     /// Whether we may remove it once it is `true`.
     #[must_use]
     pub fn is_owned(self) -> bool {
-        matches!(self, Self::Ours | Self::Paused)
+        matches!(self, Self::Ours | Self::Paused | Self::Emptied | Self::SteppedAside)
     }
 
     /// The same label, as ours.
@@ -116,6 +125,11 @@ impl NodeView {
             Some(DEPLOY) => DeployLabel::Theirs,
             Some(_) => DeployLabel::Foreign,
         };
+        let is_paused = |component: &Component| {
+            labels.get(component.deploy_label).is_some_and(|value| value.starts_with(PAUSED_PREFIX))
+        };
+        let is_empty = |component: &Component| labels.get(component.deploy_label).is_some_and(String::is_empty);
+        let annotation = |key: &str| meta.annotations.as_ref()?.get(key).map(|value| value.as_str().into());
         Self {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             version: accelerator_runtime::version_of(meta),
@@ -123,11 +137,17 @@ impl NodeView {
             skip: labels.get(SKIP_LABEL).is_some_and(|value| value == "true"),
             has_npu: labels.iter().any(|(key, value)| value == "true" && names_npu(key)),
             deploy: std::array::from_fn(|index| {
-                let label = label(COMPONENTS[index]);
-                if recorded[index] { label.owned() } else { label }
+                let component = COMPONENTS[index];
+                match label(component) {
+                    _ if recorded[index] && component.uses_driver && is_empty(component) => DeployLabel::Emptied,
+                    label if recorded[index] => label.owned(),
+                    label => label,
+                }
             }),
             recorded,
             is_record_due: false,
+            paused: COMPONENTS.map(is_paused),
+            paused_until: annotation(DEPENDENTS_PAUSED_UNTIL_ANNOTATION),
             other_writer: other_writer(meta),
             tainted_at: tainted_at(meta),
         }
@@ -276,6 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_value_says_nothing_on_a_label_of_ours_that_a_driver_manager_may_have_found_missing() {
+        let emptied = |record| {
+            let keys =
+                ["driver", "device-plugin"].map(|name| (format!("rebellions.ai/npu.deploy.{name}"), String::new()));
+            let annotations = [(OWNED_LABELS_ANNOTATION.to_owned(), String::from(record))];
+            let meta = ObjectMeta {
+                labels: Some(keys.into()),
+                annotations: Some(annotations.into()),
+                ..ObjectMeta::default()
+            };
+            NodeView::of(&meta).deploy[..2].to_vec()
+        };
+        assert_eq!(emptied("driver,device-plugin"), [DeployLabel::Paused, DeployLabel::Emptied]);
+        assert_eq!(emptied(""), [DeployLabel::Foreign, DeployLabel::Foreign]);
+    }
+
+    #[test]
     fn what_was_ours_stays_ours_whatever_the_api_server_forgets() {
         use DeployLabel::{Absent, Foreign, Ours, Paused, Theirs};
         let seen = |before: &NodeView, values: [&str; 3]| {
@@ -286,6 +323,7 @@ mod tests {
         let before = node(["true", "true", ""], None, &["driver"]);
         let paused = seen(&before, ["paused-for-driver-upgrade", "true", ""]);
         assert_eq!(paused.deploy[..3], [Paused, Theirs, Absent]);
+        assert_eq!(paused.paused[..3], [true, false, false]);
         assert!(paused.is_record_due);
         assert_eq!(seen(&paused, ["true", "true", "true"]).deploy[..3], [Ours, Theirs, Theirs]);
         assert_eq!(seen(&paused, ["", "true", ""]).deploy[..3], [Absent, Theirs, Absent]);
