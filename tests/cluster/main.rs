@@ -19,6 +19,7 @@ mod installation;
 mod labels;
 mod leadership;
 mod ownership;
+mod pause;
 mod programs;
 mod quiet;
 mod readiness;
