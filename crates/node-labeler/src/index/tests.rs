@@ -454,3 +454,25 @@ fn who_leads_no_longer_neither_pauses_nor_tells() {
     index.set_policy(MODES, now);
     assert_eq!((work(&mut index, now), index.take_notices().len()), (vec!["a".to_owned()], 1));
 }
+
+/// Somebody sets the label again whenever it is withdrawn.
+#[test]
+fn a_fight_during_the_pause_is_told_and_over_when_the_pause_is() {
+    let mut now = Instant::now();
+    let settled = labelled(1, &container(1));
+    let until = WALL + Duration::from_mins(12);
+    let mut index = index(MODES, &[("a", annotated(1, &settled, Some(until)))], now);
+    for (version, pause) in [(2, 0), (4, 0), (6, 5)] {
+        now += Duration::from_secs(pause);
+        assert_eq!(carry_out(&mut index, "a", version, now), ["driver"]);
+        let mut fought = index.store.get("a").expect("a node").clone();
+        fought.deploy[1] = DeployLabel::Ours;
+        index.apply("a", NodeView { version: version + 1, ..fought }, now);
+    }
+    let told = index.take_contest().expect("it is told");
+    assert!(told.contains("sets the label rebellions.ai/npu.deploy.device-plugin each time"), "{told}");
+    assert_eq!(carry_out(&mut index, "a", 8, now + Duration::from_mins(12)), ALL);
+    index.advance(now + Duration::from_mins(13));
+    let assignments = index.assignments();
+    assert_eq!((assignments.contested, assignments.pending, index.due_at()), (None, 0, None));
+}
