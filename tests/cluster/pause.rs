@@ -28,6 +28,7 @@ async fn pause(cluster: &Cluster, node: &str, until: Option<&str>) -> anyhow::Re
 }
 
 /// This many seconds from now.
+#[expect(clippy::disallowed_methods, reason = "the driver controller is played, by its clock")]
 fn ahead(seconds: i64) -> String {
     (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string()
 }
