@@ -1,6 +1,6 @@
 //! What the API server takes as an AcceleratorConfig, and what it refuses with which words.
 
-use accelerator_api::AcceleratorConfig;
+use accelerator_api::{AcceleratorConfig, ObservedConfig};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use serde_json::{Value, json};
@@ -14,7 +14,8 @@ fn wrong() -> Vec<(&'static str, Value)> {
         json!({"vfioManager": section})
     };
     let common = |settings: Value| json!({"daemonsets": settings});
-    vec![
+    let mut all = wrong_driver();
+    all.extend(vec![
         ("workload.default", json!({"workload": {"default": "vm"}})),
         ("driver.enabled", json!({"driver": {}})),
         ("devicePlugin.enabled", json!({"devicePlugin": {"enabled": "yes"}})),
@@ -90,6 +91,58 @@ fn wrong() -> Vec<(&'static str, Value)> {
         ("vfioManager.env[0].value", vfio(json!({"env": [{"name": "A", "value": 1}]}))),
         ("vfioManager.env[1]", vfio(json!({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}))),
         ("vfioManager.args", vfio(json!({"args": "--one"}))),
+        ("vfioManager.image.name", vfio(json!({"image": {"name": "rebellions/{family}/agent"}}))),
+    ]);
+    all
+}
+
+/// What an admin could get wrong about the driver alone.
+fn wrong_driver() -> Vec<(&'static str, Value)> {
+    let driver = |settings: Value| {
+        let mut section = json!({"enabled": true});
+        section.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
+        json!({"driver": section})
+    };
+    let policy = |settings: Value| driver(json!({"upgradePolicy": settings}));
+    vec![
+        ("driver.mode", driver(json!({"mode": "Preinstalled"}))),
+        ("driver.version", driver(json!({"version": "3.0.0:1"}))),
+        ("driver.version", driver(json!({"version": "x".repeat(64)}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "{version}-{kernal}-{os}"}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "{version}-{kernel"}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "{version}-{}"}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "-{version}"}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "{version}/{kernel}"}))),
+        ("driver.imageTagTemplate", driver(json!({"imageTagTemplate": "x".repeat(129)}))),
+        ("driver.image.name", driver(json!({"image": {"name": "rebellions/{kernel}/rbln-driver"}}))),
+        ("driver.image.name", driver(json!({"image": {"name": "rebellions/{family/rbln-driver"}}))),
+        ("driver.manager.image.name", driver(json!({"manager": {"image": {"name": "rebellions/{family}/manager"}}}))),
+        ("driver.upgradePolicy.maxParallel", policy(json!({"maxParallel": 0}))),
+        ("driver.upgradePolicy.maxParallel", policy(json!({"maxParallel": "101%"}))),
+        ("driver.upgradePolicy.maxUnavailable", policy(json!({"maxUnavailable": "0%"}))),
+        ("driver.upgradePolicy.maxUnavailable", policy(json!({"maxUnavailable": "many"}))),
+        ("driver.upgradePolicy.failureThreshold", policy(json!({"failureThreshold": -1}))),
+        ("driver.upgradePolicy.failureThreshold", policy(json!({"failureThreshold": "101%"}))),
+        ("driver.upgradePolicy.failureThreshold", policy(json!({"failureThreshold": 2_147_483_648_u32}))),
+        ("driver.upgradePolicy.onFailure", policy(json!({"onFailure": "Rollback"}))),
+        ("driver.upgradePolicy.onFailure", policy(json!({"onFailure": "Rollback", "autoUpgrade": false}))),
+        ("driver.upgradePolicy.onFailure", policy(json!({"onFailure": "Abort", "autoUpgrade": true}))),
+        ("driver.upgradePolicy.validationTimeout", policy(json!({"validationTimeout": "61m"}))),
+        ("driver.upgradePolicy.validationTimeout", policy(json!({"validationTimeout": "0s"}))),
+        ("driver.upgradePolicy.validationTimeout", policy(json!({"validationTimeout": "10"}))),
+        ("driver.upgradePolicy.validationTimeout", policy(json!({"validationTimeout": "ten minutes"}))),
+        ("driver.upgradePolicy.validationTimeout", policy(json!({"validationTimeout": 600}))),
+        ("driver.upgradePolicy.eviction.timeout", policy(json!({"eviction": {"timeout": "0s"}}))),
+        ("driver.upgradePolicy.eviction.timeout", policy(json!({"eviction": {"timeout": "25h"}}))),
+        ("driver.upgradePolicy.eviction.timeout", policy(json!({"eviction": {"timeout": "30m1h"}}))),
+        ("driver.upgradePolicy.eviction.force", policy(json!({"eviction": {"force": "yes"}}))),
+        ("driver.upgradePolicy.waitForJobs.timeout", policy(json!({"waitForJobs": {"timeout": "721h"}}))),
+        ("driver.upgradePolicy.waitForJobs.timeout", policy(json!({"waitForJobs": {"timeout": "-1s"}}))),
+        ("driver.upgradePolicy.waitForJobs.podSelector", policy(json!({"waitForJobs": {"podSelector": "app=a b"}}))),
+        ("driver.upgradePolicy.waitForJobs.podSelector", policy(json!({"waitForJobs": {"podSelector": "app in a,b"}}))),
+        ("driver.upgradePolicy.waitForJobs.podSelector", policy(json!({"waitForJobs": {"podSelector": ",app"}}))),
+        ("driver.upgradePolicy.drain.podSelector", policy(json!({"drain": {"podSelector": "=a"}}))),
+        ("driver.upgradePolicy.paused", policy(json!({"paused": "true"}))),
     ]
 }
 
@@ -158,6 +211,39 @@ async fn what_the_predecessor_took_is_taken() -> anyhow::Result<()> {
     cluster.configure_spec("taken", json!({"providers": {}})).await?;
     let bare = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "bare"}});
     cluster.create(&bare)?;
+    Ok(())
+}
+
+/// Every setting of the driver, with values on the edge of what is taken.
+#[tokio::test]
+async fn settings_of_the_driver_are_taken_and_read() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let policies = [
+        json!({}),
+        json!({"autoUpgrade": true, "maxParallel": 1, "maxUnavailable": "1%", "failureThreshold": 0, "onFailure": "Rollback",
+               "paused": true, "validationTimeout": "1h", "waitForJobs": {"podSelector": "", "timeout": "0s"},
+               "eviction": {"timeout": "24h", "force": true, "deleteEmptyDirData": true},
+               "drain": {"enabled": true, "podSelector": "!example.com/a,b, c = d,e in (f, g),h notin (),i!=j,k=="}}),
+        json!({"autoUpgrade": false, "maxParallel": "100%", "maxUnavailable": 2_147_483_647, "failureThreshold": "0%",
+               "onFailure": "Pause", "validationTimeout": "1s", "waitForJobs": {"podSelector": "a", "timeout": "720h"},
+               "eviction": {"timeout": "1h30m10s"}, "drain": null}),
+        json!({"onFailure": "", "eviction": null, "waitForJobs": null}),
+    ];
+    let images = [
+        json!({"version": "", "imageTagTemplate": "", "mode": "", "image": {}}),
+        json!({"version": "3.2.2", "imageTagTemplate": "{version}-{kernel}-{os}-{arch}_{family}", "mode": "managed"}),
+        json!({"imageTagTemplate": "{version}", "mode": "preinstalled", "image": {"name": "rebellions/{family}/rbln-driver"}}),
+        json!({"imageTagTemplate": "fixed", "image": {"name": "example.com:5000/{family}-x/rbln.{family}:1"}}),
+    ];
+    for (policy, image) in policies.iter().zip(images) {
+        let mut section = json!({"enabled": true, "upgradePolicy": policy});
+        section.as_object_mut().expect("an object").extend(image.as_object().expect("an object").clone());
+        let driver = json!({"driver": section});
+        cluster.configure("taken", driver).await.map_err(|error| anyhow::anyhow!("{section}: {error}"))?;
+        let config = Api::<ObservedConfig>::all(cluster.client.clone()).get("taken").await?;
+        let rebellions = config.spec.map_err(anyhow::Error::msg)?.providers.rebellions.expect("a section");
+        assert!(rebellions.driver.is_some_and(|driver| driver.upgrade_policy.is_some()), "{section}");
+    }
     Ok(())
 }
 

@@ -90,17 +90,6 @@ impl AsRef<Self> for ComponentSpec {
 }
 
 section! {
-    /// The driver: whether it is deployed and what its pods look like.
-    DriverSpec {
-        /// The container that gives NPUs back to their native driver before the driver is loaded. Without an image of its own it
-        /// runs that of vfioManager.
-        give_back,
-        /// The vendor's driver manager (container k8s-driver-manager), which unloads a driver that is replaced.
-        manager
-    }
-}
-
-section! {
     /// The device plugin: whether it is deployed and what its pods look like.
     DevicePluginSpec {
         /// The container that gives NPUs back to their native driver before the plugin looks for them. Without an image of

@@ -116,8 +116,8 @@ pub struct Rebellions {
     /// Settings common to the pods of every component. Changing one restarts the pods that it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemonsets: Option<DaemonSets>,
-    /// Kernel driver and user-mode libraries, on nodes in mode container. Its pods are replaced only when somebody
-    /// deletes them (update strategy OnDelete), because replacing one reloads the driver.
+    /// Kernel driver and user-mode libraries, on nodes in mode container. Its pods are replaced only as upgradePolicy says,
+    /// or when somebody deletes them (update strategy OnDelete), because replacing one reloads the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<DriverSpec>,
     /// Advertises NPUs to the kubelet, on nodes in mode container.

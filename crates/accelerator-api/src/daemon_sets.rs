@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Toleration;
+use crate::amount::{SOME, SOME_MESSAGE};
 use crate::image::REGISTRY;
 use crate::null::null_is_empty;
 
@@ -89,9 +90,7 @@ pub struct UpdateStrategy {
     /// How many nodes may be without a running pod of a component while it is updated: a number, or a percentage of the
     /// nodes that it was assigned to, rounded up. Default: 10%. The driver ignores it. Nodes that are down count, so a small number can stall
     /// an update.
-    #[x_kube(validation = Rule::new(
-        "type(self) == int ? self >= 1 && self <= 2147483647 : self.matches('^[0-9]+%$') && int(self.replace('%', '')) >= 1 && int(self.replace('%', '')) <= 100"
-    ).message("must be a number from 1 to 2147483647, or a percentage from 1% to 100%"))]
+    #[x_kube(validation = Rule::new(SOME).message(SOME_MESSAGE))]
     #[schemars(extend("maxLength" = 4))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<IntOrString>,

@@ -8,6 +8,9 @@ use crate::null::null_is_empty;
 pub(crate) const REGISTRY: &str =
     r"^([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*)?$";
 
+/// What a repository may look like: with a host in front and a tag or a digest behind if it has them, or nothing.
+pub(crate) const NAME: &str = r"^(([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?)?$";
+
 /// Image of a container. Each part that is absent or empty keeps its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, kube::KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -24,12 +27,7 @@ pub struct Image {
     pub registry: String,
     /// Repository: `rebellions/k8s-device-plugin`. When it begins with a host (`registry.example.com/device-plugin`) and
     /// registry is not given, the image comes from that host.
-    #[schemars(
-        length(max = 255),
-        regex(
-            pattern = r"^(([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?)?$"
-        )
-    )]
+    #[schemars(length(max = 255), regex(pattern = NAME))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// Tag. Ignored when digest is given.

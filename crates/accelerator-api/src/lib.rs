@@ -2,11 +2,15 @@
 //! the table of components. Everything here is data and pure functions; nothing talks to a cluster.
 
 mod active;
+mod amount;
 mod component;
 mod config;
 pub mod contract;
 mod crd;
 mod daemon_sets;
+mod driver;
+mod driver_status;
+mod duration;
 mod image;
 mod null;
 mod observed;
@@ -17,10 +21,13 @@ mod text;
 mod toleration;
 
 pub use active::{active, active_first};
-pub use component::{ComponentSpec, ContainerSpec, DevicePluginSpec, DriverSpec, EnvVar, MetricExporterSpec};
+pub use component::{ComponentSpec, ContainerSpec, DevicePluginSpec, EnvVar, MetricExporterSpec};
 pub use config::{AcceleratorConfig, AcceleratorConfigSpec, Providers, Rebellions, WorkloadDefaults};
 pub use crd::{crd, crd_yaml};
 pub use daemon_sets::{DaemonSets, ImageSource, UpdateStrategy};
+pub use driver::{DrainPolicy, DriverSpec, EvictionPolicy, UpgradePolicy, WaitForJobs};
+pub use driver_status::{NodeUpgradeStatus, PoolStatus, UpgradeStatus};
+pub use duration::Duration;
 pub use image::Image;
 pub use observed::ObservedConfig;
 pub use quantity::Quantity;

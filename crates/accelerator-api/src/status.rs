@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{PoolStatus, UpgradeStatus};
+
 /// What the controllers report. Every program owns its own entries and no others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -60,8 +62,8 @@ pub struct NodeCounts {
     pub skipped: i64,
 }
 
-/// What one component runs and where it stands. The counts are those of its DaemonSet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What one component runs and where it stands. The counts are those of its DaemonSet, and the driver's those of all its pools.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
     /// Name of the component's DaemonSet: `rebellions-device-plugin`.
@@ -87,9 +89,17 @@ pub struct ComponentStatus {
     /// What is missing, for people. Empty when nothing is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The driver's pools, each the nodes that need the same image: at most 100, those with something missing first.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[schemars(length(max = 100))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolStatus>,
+    /// Where the upgrade of the driver's nodes stands. Absent when no node has another driver than the wanted one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeStatus>,
 }
 
-/// Types of the conditions that belong to no single component.
+/// Types of the conditions beside the one that each component has.
 pub mod condition_types {
     /// Every enabled component runs on every node that it was assigned to. Written by node-labeler.
     pub const READY: &str = "Ready";
@@ -97,6 +107,11 @@ pub mod condition_types {
     pub const ACCEPTED: &str = "Accepted";
     /// Nothing goes on until somebody acts, as kstatus defines it. There only while it is so. Written by node-labeler.
     pub const STALLED: &str = "Stalled";
+    /// Drivers of nodes are being replaced. There only while it is so. Written by the driver's controller.
+    pub const DRIVER_UPGRADE_PROGRESSING: &str = "RebellionsDriverUpgradeProgressing";
+    /// Nodes have another driver than the wanted one, and it is not their turn until somebody acts. There only while it is so.
+    /// Written by the driver's controller.
+    pub const DRIVER_UPGRADE_BLOCKED: &str = "RebellionsDriverUpgradeBlocked";
 }
 
 /// Why a condition has its status. The spelling is API: events, alerts and `kubectl wait` rely on it.
@@ -125,6 +140,26 @@ pub enum Reason {
     Contested,
     /// The installed CRD does not know the status that this version writes. Not a condition: it could not be written.
     CrdTooOld,
+
+    // Of the driver.
+    /// Every host has a driver of its own, so that none is deployed.
+    Preinstalled,
+    /// The image that nodes need does not exist.
+    DriverImageMissing,
+    /// The image's tag needs a node's kernel, OS or architecture, and that is not known.
+    KernelUnknown,
+    /// The image's name or tag needs the family of a node's NPUs, and that is not known, or the node has two.
+    FamilyUnknown,
+
+    // Of the driver's upgrade.
+    /// Drivers of nodes are being replaced.
+    UpgradeProgressing,
+    /// The admin has paused it.
+    UpgradePaused,
+    /// More nodes have failed than may.
+    FailureThresholdExceeded,
+    /// As many nodes are unusable as may be, and none of them by the upgrade.
+    NodesUnavailable,
 
     // Of an AcceleratorConfig.
     /// It is the one that counts.
@@ -165,6 +200,14 @@ impl Reason {
         Self::NameTaken,
         Self::Contested,
         Self::CrdTooOld,
+        Self::Preinstalled,
+        Self::DriverImageMissing,
+        Self::KernelUnknown,
+        Self::FamilyUnknown,
+        Self::UpgradeProgressing,
+        Self::UpgradePaused,
+        Self::FailureThresholdExceeded,
+        Self::NodesUnavailable,
         Self::Active,
         Self::Superseded,
         Self::Unreadable,
@@ -192,6 +235,14 @@ impl Reason {
             Self::NameTaken => "NameTaken",
             Self::Contested => "Contested",
             Self::CrdTooOld => "CrdTooOld",
+            Self::Preinstalled => "Preinstalled",
+            Self::DriverImageMissing => "DriverImageMissing",
+            Self::KernelUnknown => "KernelUnknown",
+            Self::FamilyUnknown => "FamilyUnknown",
+            Self::UpgradeProgressing => "UpgradeProgressing",
+            Self::UpgradePaused => "UpgradePaused",
+            Self::FailureThresholdExceeded => "FailureThresholdExceeded",
+            Self::NodesUnavailable => "NodesUnavailable",
             Self::Active => "Active",
             Self::Superseded => "Superseded",
             Self::Unreadable => "Unreadable",
@@ -211,6 +262,11 @@ impl Reason {
         match self {
             Self::NoNodesSelected
             | Self::Ready
+            | Self::Preinstalled
+            | Self::UpgradeProgressing
+            | Self::UpgradePaused
+            | Self::FailureThresholdExceeded
+            | Self::NodesUnavailable
             | Self::Active
             | Self::AllComponentsReady
             | Self::NoComponentsEnabled => "True",
@@ -234,6 +290,11 @@ impl Reason {
                 | Self::NameTaken
                 | Self::Contested
                 | Self::CrdTooOld
+                | Self::DriverImageMissing
+                | Self::KernelUnknown
+                | Self::FamilyUnknown
+                | Self::FailureThresholdExceeded
+                | Self::NodesUnavailable
                 | Self::Superseded
                 | Self::Unreadable
                 | Self::WorkloadConfigInvalid
