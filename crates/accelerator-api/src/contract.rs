@@ -58,6 +58,23 @@ pub const DRIVER_INSTALL_ANNOTATION: &str = "petasus.io/driver-install";
 /// Annotation on the driver's pods in a pool: the kernel release that their driver is built for.
 pub const DRIVER_KERNEL_ANNOTATION: &str = "petasus.io/driver-kernel";
 
+/// Annotation on the driver's DaemonSets: what was wanted, and worked, before what is wanted now, as JSON.
+pub const DRIVER_LAST_GOOD_ANNOTATION: &str = "petasus.io/driver-last-good";
+
+/// Annotation on the driver's DaemonSets: the digest of what was rolled back. While the spec asks for that, the last good one
+/// is wanted in its place.
+pub const DRIVER_ROLLED_BACK_ANNOTATION: &str = "petasus.io/driver-rolled-back";
+
+/// The label on nodes that says of which family their NPUs are. Written by the vendor's discovery, which knows `ATOM` and `REBEL`, or
+/// by a rule for Node Feature Discovery, which knows `atom` and `rebel100`.
+pub const NPU_FAMILY_LABEL: &str = "rebellions.ai/npu.family";
+
+/// What the names of NPUs as resources of nodes and pods begin with.
+pub const NPU_RESOURCE_PREFIX: &str = "rebellions.ai/";
+
+/// The vendor's driver for dynamic resource allocation.
+pub const DRA_DRIVER: &str = "npu.rebellions.ai";
+
 /// What the NPUs of a node are for: a node's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {

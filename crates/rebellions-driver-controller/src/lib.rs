@@ -1,7 +1,14 @@
 //! The component driver: as a value, and what it does beyond the others, which is pools and upgrades.
 
+pub mod family;
+pub mod image_tag;
+pub mod install;
 pub mod node;
+pub mod os;
 pub mod pods;
+pub mod policy;
+pub mod pool;
+pub mod selector;
 pub mod upgrade;
 
 use accelerator_api::contract;

@@ -1,11 +1,26 @@
 //! What the driver controller keeps of a node: what its decisions need and nothing else, so that thousands fit.
 
+mod decode;
+
 use std::collections::BTreeMap;
 
+use accelerator_api::Quantity;
+use accelerator_api::contract::{
+    DEPENDENTS_PAUSED_UNTIL_ANNOTATION, DEPLOY, DEVICE_PLUGIN, DRIVER, DRIVER_POOL_LABEL, DRIVER_UPGRADE_ANNOTATION,
+    DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL, DRIVER_UPGRADE_STATE_LABEL, NPU_RESOURCE_PREFIX,
+    OWNED_LABELS_ANNOTATION,
+};
+use accelerator_runtime::{Event, Holder, Store, Stored, version_of};
+
+use crate::family::families;
+use crate::os;
 use crate::upgrade::{Record, State};
 
+pub use decode::Node;
+pub(crate) use decode::metadata;
+
 /// A node with the driver's deploy label.
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the API server tells it")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     /// Its name.
@@ -49,3 +64,100 @@ pub struct NodeView {
     /// Whether it is being deleted.
     pub is_deleted: bool,
 }
+
+/// Node Feature Discovery's labels.
+const KERNEL: &str = "feature.node.kubernetes.io/kernel-version.full";
+const OS_ID: &str = "feature.node.kubernetes.io/system-os_release.ID";
+const OS_VERSION: &str = "feature.node.kubernetes.io/system-os_release.VERSION_ID";
+
+/// How the vendor's driver manager begins the value of a deploy label that it withdraws for a while.
+const PAUSED: &str = "paused-";
+
+impl Stored for NodeView {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Holder<Node> for Store<NodeView> {
+    type Value = NodeView;
+
+    fn project(node: Node) -> NodeView {
+        NodeView::of(node)
+    }
+
+    fn store(&mut self) -> &mut Self {
+        self
+    }
+
+    fn take(&mut self, event: Event<NodeView>) {
+        self.apply(event);
+    }
+}
+
+impl NodeView {
+    /// Reads a node.
+    #[must_use]
+    pub fn of(node: Node) -> Self {
+        let version = version_of(&node.metadata);
+        let labels = node.metadata.labels.unwrap_or_default();
+        let annotations = node.metadata.annotations.unwrap_or_default();
+        let is_true =
+            |values: &BTreeMap<String, String>, key: &str| values.get(key).is_some_and(|value| value == "true");
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let info = node.status.node_info;
+        let kernel = labels
+            .get(KERNEL)
+            .and_then(given)
+            .or_else(|| Some(as_label(&info.kernel_version)).as_ref().and_then(given));
+        let discovered_os = labels.get(OS_ID).zip(labels.get(OS_VERSION)).map(|(id, version)| format!("{id}{version}"));
+        Self {
+            name: node.metadata.name.unwrap_or_default(),
+            uid: node.metadata.uid.unwrap_or_default(),
+            version,
+            deploys_driver: labels.get(DRIVER.deploy_label).is_some_and(|value| value == DEPLOY),
+            deploys_device_plugin: deploys_device_plugin(&labels, &annotations),
+            kernel,
+            os: discovered_os.or_else(|| os::of_image(&info.os_image)),
+            arch: given(&info.architecture),
+            families: families(&labels),
+            pool: labels.get(DRIVER_POOL_LABEL).and_then(given),
+            state: labels.get(DRIVER_UPGRADE_STATE_LABEL).and_then(|value| State::parse(value)),
+            record: annotations.get(DRIVER_UPGRADE_ANNOTATION).and_then(|text| Record::parse(text)),
+            is_skipped: is_true(&labels, DRIVER_UPGRADE_SKIP_LABEL),
+            is_requested: is_true(&annotations, DRIVER_UPGRADE_REQUESTED_ANNOTATION),
+            is_paused: annotations.contains_key(DEPENDENTS_PAUSED_UNTIL_ANNOTATION),
+            is_unschedulable: node.spec.unschedulable,
+            is_ready: node.status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "True"),
+            boot_id: info.boot_id,
+            npus: npus(node.status.allocatable),
+            is_deleted: node.metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+/// A kernel's release as Node Feature Discovery writes it into a label, so that it is the same with discovery and without.
+/// Source: nfd/source/kernel, `parseVersion`.
+fn as_label(release: &str) -> String {
+    let is_legal = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+    let legal: String = release.chars().map(|character| if is_legal(character) { character } else { '_' }).collect();
+    legal.trim_matches(['-', '_', '.']).to_owned()
+}
+
+/// Whether NPUs are advertised on the node, or will be again: the label may be gone for a moment and still be node-labeler's.
+fn deploys_device_plugin(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> bool {
+    let owned = annotations.get(OWNED_LABELS_ANNOTATION);
+    let is_owned = owned.is_some_and(|owned| owned.split(',').any(|name| name == DEVICE_PLUGIN.name));
+    match labels.get(DEVICE_PLUGIN.deploy_label) {
+        None => is_owned,
+        Some(value) => value == DEPLOY || is_owned && value.starts_with(PAUSED),
+    }
+}
+
+fn npus(allocatable: BTreeMap<String, String>) -> BTreeMap<String, u64> {
+    let ours = allocatable.into_iter().filter(|(name, _)| name.starts_with(NPU_RESOURCE_PREFIX));
+    ours.filter_map(|(name, amount)| Some((name, u64::try_from(Quantity(amount).millis()? / 1000).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,16 @@
 //! What the driver controller keeps of pods: the driver's own, and those of a node while its driver is replaced.
 
+mod decode;
+mod driver_pod;
+mod node_pods;
+
 use k8s_openapi::jiff::Timestamp;
 
+pub use decode::Pod;
+pub use node_pods::Rules;
+
 /// A pod of the driver, of any pool or of none.
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, as the API server tells it")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DriverPod {
     /// Its name.
