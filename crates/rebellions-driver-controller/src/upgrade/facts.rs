@@ -12,7 +12,7 @@ pub(super) enum Stage<'a> {
     UnderWay(State, &'a Record),
     /// It failed, and waits to be tried again.
     Failed(&'a Record),
-    /// Its label says that something is under way or has failed, and the record of it is lost.
+    /// Its label or the pause of its dependents says that something is under way or has failed, and the record of it is lost.
     Lost,
 }
 
@@ -28,6 +28,7 @@ impl<'a> Member<'a> {
             (_, Some(record)) if node.is_paused => Stage::UnderWay(State::Restarting, record),
             (_, Some(record)) => Stage::UnderWay(State::Cordoned, record),
             (Some(state), None) if state.is_under_way() || state == State::Failed => Stage::Lost,
+            (_, None) if node.is_paused => Stage::Lost,
             (_, None) => Stage::Idle,
         }
     }

@@ -77,7 +77,7 @@ pub(super) fn claim(open: Open<'_>, now: Timestamp) -> Claim<'_> {
     let failures = match open.stage {
         Stage::Idle if member.moves_at_once() || (member.is_right() && !node.is_requested) => return Claim::No,
         Stage::Idle => 0,
-        Stage::Failed(record) if record.install != digest => 0,
+        Stage::Failed(record) if record.install != digest && !member.is_right() => 0,
         Stage::Failed(_) if member.is_right() && pod.is_image_missing => return Claim::No,
         Stage::Failed(record) if !node.is_requested && now < record.retry_at() => {
             return Claim::Later(record.retry_at());

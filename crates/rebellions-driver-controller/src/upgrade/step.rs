@@ -111,7 +111,7 @@ impl Stepper<'_> {
             return Step { follows: true, ..self.limited(record, step) };
         }
         let step = match self.driver_trouble() {
-            Some(Verdict::Wait(Reason::DriverPodMissing)) if self.member.is_to_move() => self.change_pool(),
+            Some(Verdict::Wait(Reason::DriverPodMissing)) if self.member.is_to_move() => self.change_pool(record),
             Some(trouble) => return self.judge(record, trouble),
             None => self.go(State::Validating, record.clone()),
         };
@@ -174,7 +174,7 @@ impl Stepper<'_> {
             return Step::wait(Reason::NpusLeaving, npus_gone);
         }
         if self.member.is_to_move() {
-            return self.change_pool();
+            return self.change_pool(record);
         }
         let pod = self.member.driver.leftover.or(self.member.driver.current);
         let delete = pod.map(|pod| {
@@ -185,9 +185,10 @@ impl Stepper<'_> {
     }
 
     /// Hands the node to its pool's DaemonSet: Kubernetes ends the pod of the other one.
-    fn change_pool(&self) -> Step {
-        let patch = NodePatch::of(self.member.node).pool(self.member.pool()).action(None);
-        Step { waits: Some(Reason::DriverPodMissing), ..Step::act(patch) }
+    fn change_pool(&self, record: &Record) -> Step {
+        let patch = NodePatch::of(self.member.node).pool(self.member.pool());
+        let patch = patch.continued(State::Restarting, record.clone()).action(None);
+        Step { waits: Some(Reason::DriverPodTerminating), ..Step::act(patch) }
     }
 
     fn clear(&self, record: &Record) -> Result<(), Step> {
@@ -283,7 +284,7 @@ impl Stepper<'_> {
         match stage {
             Stage::UnderWay(..) => self.end(None),
             Stage::Lost => self.record_lost(),
-            Stage::Idle if node.state.is_none() && !node.is_paused => Step::default(),
+            Stage::Idle if node.state.is_none() => Step::default(),
             Stage::Idle | Stage::Failed(_) => Step::act(NodePatch::of(node).ended(None, None).action(None)),
         }
     }

@@ -80,7 +80,7 @@ impl<'a> Survey<'a> {
         if is_right || !is_idle {
             self.count(member, stage, is_right);
         }
-        let is_traceless = auto_upgrade || (member.node.state.is_none() && !member.node.is_paused);
+        let is_traceless = auto_upgrade || member.node.state.is_none();
         if !(is_idle && is_right && !member.node.is_requested && is_traceless) {
             self.open.push(Open { member, stage, is_unavailable });
         }

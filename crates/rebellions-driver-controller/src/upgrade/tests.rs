@@ -1,1 +1,8 @@
-
+mod cost;
+mod guide;
+mod messages;
+mod model;
+mod properties;
+mod scene;
+mod steps;
+mod world;
