@@ -96,7 +96,7 @@ impl Stepper<'_> {
             return self.fail(record, Reason::NodeNotReady);
         }
         if !self.member.must_replace(record) {
-            return self.go(State::Validating, Record { since: Some(self.now), ..record.clone() });
+            return self.go_on(record.clone());
         }
         match self.clear(record) {
             Ok(()) => self.go(State::Restarting, Record { since: Some(self.now), ..record.clone() }),
@@ -215,8 +215,13 @@ impl Stepper<'_> {
             replaces: String::new(),
             ..record.clone()
         };
-        let state = if member.must_replace(&fresh) { State::Restarting } else { State::Validating };
-        self.go(state, Record { since: Some(self.now), ..fresh })
+        self.go_on(fresh)
+    }
+
+    /// Goes where the driver stands, with the time anew. Dependents come back to a driver that runs, and not before.
+    fn go_on(&self, record: Record) -> Step {
+        let state = if self.member.is_right_and_ready() { State::Validating } else { State::Restarting };
+        self.go(state, Record { since: Some(self.now), ..record })
     }
 
     /// The limit of Restarting and Validating together.

@@ -1,4 +1,5 @@
 mod cost;
+mod fleets;
 mod guide;
 mod messages;
 mod model;

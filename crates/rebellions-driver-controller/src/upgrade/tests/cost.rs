@@ -1,1 +1,27 @@
+//! What a plan costs in a large cluster, where nearly every node is as it should be. It is made after each event.
 
+use std::time::Instant;
+
+use super::scene::Scene;
+use crate::upgrade::IntOrPercent;
+
+const NODES: usize = 5000;
+
+/// `cargo test --release -p rebellions-driver-controller -- --ignored --nocapture plan_costs`
+#[test]
+#[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "it is there to be read")]
+fn plan_costs() {
+    let scenes = || (0..NODES).map(|index| Scene::named(&format!("node-{index:04}")));
+    let settled: Vec<Scene> = scenes().map(Scene::upgraded).collect();
+    let waiting: Vec<Scene> = scenes().collect();
+    let mut settings = super::world::settings();
+    settings.max_parallel = IntOrPercent::Percent(10);
+    for (what, scenes) in [("settled", &settled), ("waiting, 500 begun", &waiting)] {
+        let members: Vec<_> = scenes.iter().map(Scene::member).collect();
+        let fleet = super::scene::fleet(&settings, &members);
+        let begun = Instant::now();
+        let actions: usize = (0..20).map(|_| crate::upgrade::plan(&fleet).actions.len()).sum();
+        println!("{NODES} nodes, {what}: {:?} a plan, {} actions", begun.elapsed() / 20, actions / 20);
+    }
+}

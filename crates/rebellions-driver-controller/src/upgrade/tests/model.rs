@@ -21,6 +21,8 @@ pub(super) enum Happening {
     Meanwhile(Box<Happening>),
     Ready(usize, bool),
     Reboot(usize),
+    /// It belongs to another pool although it was not booted: another template, another family.
+    ChangePool(usize),
     Cordon(usize, bool),
     Remove(usize),
     Add(usize),
@@ -55,6 +57,7 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
     let others = prop_oneof![
         (node.clone(), yes).prop_map(|(node, yes)| Ready(node, yes)),
         node.clone().prop_map(Reboot),
+        node.clone().prop_map(ChangePool),
         (node.clone(), yes).prop_map(|(node, yes)| Cordon(node, yes)),
         node.clone().prop_map(Remove),
         node.clone().prop_map(Add),
@@ -132,6 +135,7 @@ impl World {
         use Happening::*;
         let (Ready(node, _)
         | Reboot(node)
+        | ChangePool(node)
         | Cordon(node, _)
         | Skip(node, _)
         | Request(node)
@@ -148,8 +152,9 @@ impl World {
             Ready(_, is_ready) => machine.view.is_ready = *is_ready,
             Reboot(_) => {
                 machine.wants = if machine.wants == "a" { "b" } else { "a" }.into();
-                machine.view.kernel = Some(machine.wants.clone());
+                machine.view.kernel = Some(format!("{}+", machine.view.kernel.as_deref().unwrap_or_default()));
             }
+            ChangePool(_) => machine.wants = if machine.wants == "a" { "b" } else { "a" }.into(),
             Cordon(_, is_cordoned) => machine.admin_cordons(*is_cordoned),
             Skip(_, is_skipped) => machine.view.is_skipped = *is_skipped,
             Request(_) => machine.view.is_requested = true,

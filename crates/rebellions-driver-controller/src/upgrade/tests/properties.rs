@@ -7,7 +7,7 @@ use super::world::{Cordon, World};
 use crate::upgrade::State;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Each request is checked by the world itself.
     #[test]

@@ -47,7 +47,6 @@ pub(super) struct Machine {
     pub(super) cordon: Cordon,
     /// The pool that its kernel asks for.
     pub(super) wants: String,
-    changed: Timestamp,
     jobs_gone: Option<Timestamp>,
 }
 
@@ -127,7 +126,6 @@ impl World {
             crashes: false,
             cordon: Cordon::Nobody,
             wants: pool.into(),
-            changed: self.now,
             jobs_gone: None,
         };
         self.nodes.entry(name).or_insert(machine);
@@ -334,7 +332,7 @@ impl Machine {
                 uid: uids.to_string(),
                 version: *uids,
                 node: self.view.name.clone(),
-                kernel: pool.clone(),
+                kernel: self.view.kernel.clone(),
                 pool,
                 install,
                 ..DriverPod::default()
@@ -357,8 +355,8 @@ impl Machine {
             return false;
         }
         let before = self.view.clone();
-        let is_settled =
-            before.record.is_none() && before.state.is_none_or(|state| !state.is_under_way() && state != State::Failed);
+        let has_state = before.state.is_some_and(|state| state.is_under_way() || state == State::Failed);
+        let is_settled = before.record.is_none() && !has_state && !before.is_paused;
         let is_wanted = before.is_requested || !self.runs(&format!("{}{version}", self.wants)) || !auto_upgrade;
         assert!(!is_settled || is_wanted, "a write to {}, which is not being upgraded", before.name);
         let (labels, annotations) = (&metadata["labels"], &metadata["annotations"]);
@@ -366,7 +364,8 @@ impl Machine {
             self.view.state = label.as_str().map(|label| State::parse(label).expect("one of ours"));
         }
         if let Some(label) = labels.get(DRIVER_POOL_LABEL) {
-            assert!(!self.has_dependents && self.pods.is_empty(), "{} was moved under its pods", before.name);
+            let is_free = !self.has_dependents && self.pods.is_empty();
+            assert!(is_free || self.drivers.is_empty(), "{} was moved under its pods", before.name);
             self.view.pool = label.as_str().map(Into::into);
         }
         if let Some(record) = annotations.get(DRIVER_UPGRADE_ANNOTATION) {
