@@ -15,13 +15,36 @@ pub fn condition(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
-    let status = reason.status();
+    stated(previous, kind, (reason.status(), reason.as_str()), message, generation, now)
+}
+
+/// As [`condition`], of a condition that is there only while it is true, with a reason of the component's own.
+#[must_use]
+pub fn present(
+    previous: Option<&Condition>,
+    kind: &str,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    stated(previous, kind, ("True", reason), message, generation, now)
+}
+
+fn stated(
+    previous: Option<&Condition>,
+    kind: &str,
+    (status, reason): (&str, &str),
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
     let since =
         previous.filter(|previous| previous.status == status).map(|previous| previous.last_transition_time.clone());
     Condition {
         type_: kind.into(),
         status: status.into(),
-        reason: reason.as_str().into(),
+        reason: reason.into(),
         message: message.into(),
         observed_generation: generation,
         // Stored with a precision of seconds: anything finer would differ from what comes back.

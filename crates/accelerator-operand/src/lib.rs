@@ -15,7 +15,7 @@ mod pod_view;
 mod render;
 mod report;
 
-pub use condition::condition;
+pub use condition::{condition, present};
 pub use diff::{difference, last_other_writer};
 pub use findings::{Findings, PodProblems};
 pub use observe::{Counts, Observation, observe};

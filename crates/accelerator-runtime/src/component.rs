@@ -92,6 +92,7 @@ impl<E: Extension> Reconcile for Controller<E> {
         };
         let outcome = self.carry_out(desired, config, &references, runtime).await;
         let acted = self.extension.act(stance, runtime).await;
+        let outcome = outcome.map(|outcome| self.extension.refine(outcome));
         let next = self.report(outcome.as_ref(), &references, active, runtime).await;
         let is_failing = self.managed.values().any(ManagedDaemonSet::is_failing);
         runtime.metrics.reconciled(!is_failing, started.elapsed());

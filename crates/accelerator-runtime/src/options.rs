@@ -101,7 +101,8 @@ impl Options {
     }
 
     /// The namespace of the lease.
-    pub(crate) fn namespace(&self) -> String {
+    #[must_use]
+    pub fn namespace(&self) -> String {
         let of_the_pod = || std::fs::read_to_string(POD_NAMESPACE).ok().map(|name| name.trim().to_owned());
         self.namespace.clone().or_else(of_the_pod).unwrap_or_else(|| "accelerator-system".into())
     }

@@ -1,9 +1,15 @@
 //! The component driver: as a value, and what it does beyond the others, which is pools and upgrades.
 
+pub mod actions;
+pub mod claims;
+pub mod controller;
 pub mod customize;
 pub mod family;
+pub mod follower;
 pub mod image_tag;
 pub mod install;
+pub mod metrics;
+pub mod news;
 pub mod node;
 pub mod os;
 pub mod pods;
@@ -12,6 +18,8 @@ pub mod pool;
 pub mod pool_status;
 pub mod pools;
 pub mod selector;
+pub mod standing;
+pub mod strays;
 pub mod upgrade;
 
 use accelerator_api::contract;

@@ -1,5 +1,6 @@
 //! See `--help`.
 
 fn main() -> anyhow::Result<()> {
-    accelerator_runtime::run_component(&rebellions_driver_controller::OPERAND, env!("CARGO_PKG_VERSION"))
+    let (operand, version) = (&rebellions_driver_controller::OPERAND, env!("CARGO_PKG_VERSION"));
+    accelerator_runtime::run_extended(operand, version, rebellions_driver_controller::controller::Driver::new)
 }

@@ -29,6 +29,8 @@ pub struct NodeView {
     pub uid: String,
     /// Its version, for patches that must not be misapplied.
     pub version: u64,
+    /// Whether its label `npu.deploy.driver` is there, whatever its value: the watch shows such nodes.
+    pub carries_deploy_label: bool,
     /// Whether its label `npu.deploy.driver` is `true`.
     pub deploys_driver: bool,
     /// Whether its label `npu.deploy.device-plugin` is `true`, or node-labeler's own and paused: NPUs are advertised on it.
@@ -115,6 +117,7 @@ impl NodeView {
             name: node.metadata.name.unwrap_or_default(),
             uid: node.metadata.uid.unwrap_or_default(),
             version,
+            carries_deploy_label: labels.contains_key(DRIVER.deploy_label),
             deploys_driver: labels.get(DRIVER.deploy_label).is_some_and(|value| value == DEPLOY),
             deploys_device_plugin: deploys_device_plugin(&labels, &annotations),
             kernel,

@@ -47,8 +47,8 @@ impl Policy {
         let drain = section.drain.clone().unwrap_or_default();
         Self {
             auto_upgrade: section.auto_upgrade,
-            max_parallel: IntOrPercent::of(section.max_parallel.as_ref(), IntOrPercent::Number(1)),
-            max_unavailable: IntOrPercent::of(section.max_unavailable.as_ref(), IntOrPercent::Percent(25)),
+            max_parallel: IntOrPercent::read(section.max_parallel.as_ref(), IntOrPercent::Int(1)),
+            max_unavailable: IntOrPercent::read(section.max_unavailable.as_ref(), IntOrPercent::Percent(25)),
             job_selector: jobs.pod_selector,
             job_timeout: jobs.timeout.map(|Duration(timeout)| timeout).filter(|timeout| !timeout.is_zero()),
             eviction_timeout: or_minutes(eviction.timeout, 5),
@@ -56,7 +56,7 @@ impl Policy {
             evict_empty_dir: eviction.delete_empty_dir_data,
             drain_selector: drain.enabled.then_some(drain.pod_selector),
             validation_timeout: or_minutes(section.validation_timeout, 10),
-            failure_threshold: IntOrPercent::of(section.failure_threshold.as_ref(), IntOrPercent::Percent(10)),
+            failure_threshold: IntOrPercent::read(section.failure_threshold.as_ref(), IntOrPercent::Percent(10)),
             rollback: section.auto_upgrade && section.on_failure == "Rollback",
             paused: section.paused,
         }
@@ -71,17 +71,17 @@ fn or_minutes(duration: Option<Duration>, minutes: i64) -> SignedDuration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntOrPercent {
     /// So many.
-    Number(usize),
+    Int(usize),
     /// So many of a hundred.
     Percent(usize),
 }
 
 impl IntOrPercent {
     /// What is written, or the default where that is nothing the schema takes.
-    fn of(written: Option<&IntOrString>, default: Self) -> Self {
+    fn read(written: Option<&IntOrString>, default: Self) -> Self {
         let read = match written {
             None => None,
-            Some(IntOrString::Int(number)) => usize::try_from(*number).ok().map(Self::Number),
+            Some(IntOrString::Int(number)) => usize::try_from(*number).ok().map(Self::Int),
             Some(IntOrString::String(text)) => {
                 text.strip_suffix('%').and_then(|number| number.parse().ok()).map(Self::Percent)
             }
@@ -91,17 +91,17 @@ impl IntOrPercent {
 
     /// How many of `count` it is: a percentage is rounded up.
     #[must_use]
-    pub fn of_count(self, count: usize) -> usize {
+    pub fn of(self, count: usize) -> usize {
         match self {
-            Self::Number(number) => number,
+            Self::Int(number) => number,
             Self::Percent(percent) => count.saturating_mul(percent).div_ceil(100),
         }
     }
 
     /// How many of `count` it is, and at least one.
     #[must_use]
-    pub fn at_least_one(self, count: usize) -> usize {
-        self.of_count(count).max(1)
+    pub fn at_least_one_of(self, count: usize) -> usize {
+        self.of(count).max(1)
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         let minutes = SignedDuration::from_mins;
         let default = Policy {
             auto_upgrade: false,
-            max_parallel: IntOrPercent::Number(1),
+            max_parallel: IntOrPercent::Int(1),
             max_unavailable: IntOrPercent::Percent(25),
             job_selector: String::new(),
             job_timeout: None,
@@ -153,7 +153,7 @@ mod tests {
             Policy {
                 auto_upgrade: true,
                 max_parallel: IntOrPercent::Percent(10),
-                max_unavailable: IntOrPercent::Number(3),
+                max_unavailable: IntOrPercent::Int(3),
                 job_selector: "a=b".into(),
                 job_timeout: Some(SignedDuration::from_hours(2)),
                 eviction_timeout: SignedDuration::from_mins(1),
@@ -161,7 +161,7 @@ mod tests {
                 evict_empty_dir: true,
                 drain_selector: Some(String::new()),
                 validation_timeout: SignedDuration::from_secs(90),
-                failure_threshold: IntOrPercent::Number(0),
+                failure_threshold: IntOrPercent::Int(0),
                 rollback: true,
                 paused: true,
             }
@@ -177,12 +177,12 @@ mod tests {
             (IntOrPercent::Percent(100), 7, 7),
             (IntOrPercent::Percent(0), 7, 0),
             (IntOrPercent::Percent(10), 0, 0),
-            (IntOrPercent::Number(3), 1, 3),
-            (IntOrPercent::Number(0), 9, 0),
+            (IntOrPercent::Int(3), 1, 3),
+            (IntOrPercent::Int(0), 9, 0),
         ];
         for (amount, count, expected) in table {
-            assert_eq!(amount.of_count(count), expected, "{amount:?} of {count}");
-            assert_eq!(amount.at_least_one(count), expected.max(1), "{amount:?} of {count}");
+            assert_eq!(amount.of(count), expected, "{amount:?} of {count}");
+            assert_eq!(amount.at_least_one_of(count), expected.max(1), "{amount:?} of {count}");
         }
     }
 }

@@ -20,11 +20,12 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use crate::policy::IntOrPercent;
 pub use action::{Action, EVICTION_RETRY, Tell, UpgradePlan};
 pub use fleet::{DriverPods, Fleet, Member, Target};
 pub use reason::{Blocked, Reason};
 pub use record::Record;
-pub use settings::{IntOrPercent, Settings};
+pub use settings::Settings;
 pub use state::State;
 pub use summary::{Counts, NodeReason, Summary};
 

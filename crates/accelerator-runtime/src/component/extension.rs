@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use accelerator_api::contract::Component;
 use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Rebellions};
-use accelerator_operand::{Observation, Report};
+use accelerator_operand::{Observation, Outcome, Report};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -26,6 +26,9 @@ pub trait Extension {
 
     /// Does what there is to do beside writing DaemonSets. Returns when to come back.
     fn act(&mut self, stance: Stance<'_>, runtime: &Runtime) -> impl Future<Output = Option<Instant>>;
+
+    /// Where the component stands, given what its DaemonSets say of themselves.
+    fn refine(&self, outcome: Outcome) -> Outcome;
 
     /// Adds what it knows to the report on the component.
     fn complete(
@@ -89,6 +92,10 @@ impl Extension for OneDaemonSet {
 
     async fn act(&mut self, _: Stance<'_>, _: &Runtime) -> Option<Instant> {
         None
+    }
+
+    fn refine(&self, outcome: Outcome) -> Outcome {
+        outcome
     }
 
     fn complete(&self, _: &mut Report, _: &AcceleratorConfigStatus, _: Option<i64>, _: Timestamp) {}

@@ -37,6 +37,7 @@ fn everything_that_decisions_need_is_read() {
         },
     }));
     let expected = NodeView {
+        carries_deploy_label: true,
         name: "n".into(),
         uid: "u".into(),
         version: 42,

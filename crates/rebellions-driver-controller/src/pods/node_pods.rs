@@ -117,6 +117,12 @@ impl Pod {
         PodName { namespace: self.namespace().to_owned(), name }
     }
 
+    /// Its identity.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.fields.metadata.uid.as_deref().unwrap_or_default()
+    }
+
     /// Names of the resource claims that it has, in its namespace.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         let all = self.fields.spec.resource_claims.iter().chain(&self.fields.status.resource_claim_statuses);

@@ -2,31 +2,7 @@
 
 use k8s_openapi::jiff::SignedDuration;
 
-/// A number of nodes, or a share of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntOrPercent {
-    /// So many nodes.
-    Int(usize),
-    /// So many of a hundred.
-    Percent(usize),
-}
-
-impl IntOrPercent {
-    /// How many of `count` nodes that is; a share is rounded up.
-    #[must_use]
-    pub const fn of(self, count: usize) -> usize {
-        match self {
-            Self::Int(number) => number,
-            Self::Percent(percent) => count.saturating_mul(percent).div_ceil(100),
-        }
-    }
-
-    /// As [`of`](Self::of), but at least one: a limit under which nothing ever moves is none that anybody means.
-    #[must_use]
-    pub fn at_least_one_of(self, count: usize) -> usize {
-        self.of(count).max(1)
-    }
-}
+use crate::policy::{IntOrPercent, Policy};
 
 /// The resolved `driver.upgradePolicy`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,25 +30,19 @@ pub struct Settings {
     pub paused: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::IntOrPercent::{Int, Percent};
-
-    #[test]
-    fn shares_are_rounded_up() {
-        for (limit, count, expected) in [
-            (Int(3), 1000, 3),
-            (Int(0), 10, 0),
-            (Percent(25), 20, 5),
-            (Percent(25), 21, 6),
-            (Percent(10), 1, 1),
-            (Percent(10), 0, 0),
-            (Percent(0), 100, 0),
-            (Percent(100), 7, 7),
-        ] {
-            assert_eq!(limit.of(count), expected, "{limit:?} of {count}");
+impl From<&Policy> for Settings {
+    fn from(policy: &Policy) -> Self {
+        Self {
+            auto_upgrade: policy.auto_upgrade,
+            max_parallel: policy.max_parallel,
+            max_unavailable: policy.max_unavailable,
+            wait_for_jobs_timeout: policy.job_timeout,
+            has_job_selector: !policy.job_selector.is_empty(),
+            eviction_timeout: policy.eviction_timeout,
+            validation_timeout: policy.validation_timeout,
+            failure_threshold: policy.failure_threshold,
+            rollback: policy.rollback,
+            paused: policy.paused,
         }
-        assert_eq!(Int(0).at_least_one_of(10), 1);
-        assert_eq!(Percent(25).at_least_one_of(0), 1);
     }
 }

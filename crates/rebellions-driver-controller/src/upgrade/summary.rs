@@ -1,5 +1,7 @@
 //! What a plan tells: counts, up to ten nodes with reasons, and whether the rollout goes on.
 
+use accelerator_api::{NodeUpgradeStatus, UpgradeStatus};
+
 use super::facts::Stage;
 use super::message::{self, list};
 use super::survey::{Open, Survey};
@@ -53,6 +55,37 @@ pub struct NodeReason {
     pub reason: String,
     /// Why, for people.
     pub message: String,
+}
+
+impl Summary {
+    /// As the AcceleratorConfig's status says it.
+    #[must_use]
+    pub fn status(&self) -> UpgradeStatus {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let Counts { waiting, cordoned, evicted, restarting, validating, done, failed, skipped } = self.counts;
+        UpgradeStatus {
+            waiting: number(waiting),
+            cordoned: number(cordoned),
+            evicted: number(evicted),
+            restarting: number(restarting),
+            validating: number(validating),
+            done: number(done),
+            failed: number(failed),
+            skipped: number(skipped),
+            nodes: self.nodes.iter().map(NodeReason::status).collect(),
+        }
+    }
+}
+
+impl NodeReason {
+    fn status(&self) -> NodeUpgradeStatus {
+        NodeUpgradeStatus {
+            name: self.name.clone(),
+            state: self.state.into(),
+            reason: self.reason.clone(),
+            message: self.message.clone(),
+        }
+    }
 }
 
 /// A node that is not done, before it is put into words.

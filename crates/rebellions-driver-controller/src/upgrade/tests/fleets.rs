@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, driver_pod, fleet};
 use super::world::settings;
-use crate::upgrade::{Action, Blocked, Fleet, IntOrPercent, Reason, Settings, State, Target, UpgradePlan, plan};
+use crate::upgrade::{Blocked, Fleet, IntOrPercent, Reason, Settings, State, Target, UpgradePlan, plan};
 
 fn planned(settings: &Settings, scenes: &[Scene]) -> UpgradePlan {
     let members: Vec<_> = scenes.iter().map(Scene::member).collect();

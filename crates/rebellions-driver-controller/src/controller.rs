@@ -1,0 +1,367 @@
+//! The thin shell around pools and upgrades: sees nodes and pods, asks the pure modules, and carries out what they say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use accelerator_api::contract::{COMPONENTS, Component, DRIVER};
+use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
+use accelerator_operand::{Observation, Outcome, Report, present};
+use accelerator_process::chain;
+use accelerator_runtime::{Extension, Layout, Options, Runtime, Shared, Stance, Store, now};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::actions::Actor;
+use crate::claims::Claims;
+use crate::customize::for_pool;
+use crate::follower::Follower;
+use crate::metrics::UpgradeMetrics;
+use crate::news::News;
+use crate::node::{Node, NodeView};
+use crate::pods::{DriverPod, NodePods, Pod, Rules};
+use crate::policy::Policy;
+use crate::pool_status::statuses;
+use crate::pools::{self, Existing, Pools, Request, Target};
+use crate::standing::{self, Counts};
+use crate::strays::Strays;
+use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
+
+/// When to ask again for what a plan cannot do without.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// What the driver's controller does beyond keeping DaemonSets.
+#[allow(missing_debug_implementations, reason = "a client has none")]
+pub struct Driver {
+    nodes: Shared<Store<NodeView>>,
+    pods: Shared<Store<DriverPod>>,
+    follower: Follower,
+    actor: Actor,
+    strays: Strays,
+    claims: Claims,
+    metrics: UpgradeMetrics,
+    news: News,
+    operands: String,
+    controllers: String,
+    own_node: Option<String>,
+    /// Since when no job has been seen on a node that is followed.
+    jobs_gone: BTreeMap<String, Timestamp>,
+    /// What is wanted, as of the last look.
+    pools: Pools,
+    /// What the pools' DaemonSets install, as of the last look.
+    installed: BTreeMap<Option<String>, String>,
+    is_preinstalled: bool,
+    rollback: Rollback,
+    upgrades: bool,
+    summary: Summary,
+    is_trouble_told: bool,
+}
+
+impl Driver {
+    /// Begins to watch nodes with the driver's deploy label, and the driver's pods.
+    #[must_use]
+    pub fn new(runtime: &mut Runtime, options: &Options) -> Self {
+        let client = runtime.client.clone();
+        let (nodes, pods) = (Shared::new(Store::default()), Shared::new(Store::default()));
+        runtime.watch(
+            Api::<Node>::all(client.clone()),
+            ListParams::default().labels(DRIVER.deploy_label),
+            nodes.clone(),
+        );
+        let own = ListParams::default().labels(&format!("app.kubernetes.io/name={}", DRIVER.operand));
+        runtime.watch(Api::<Pod>::namespaced(client.clone(), &options.operand_namespace), own, pods.clone());
+        let events = runtime.events.clone();
+        let metrics = UpgradeMetrics::register(runtime);
+        Self {
+            follower: Follower::new(client.clone(), Arc::clone(&runtime.changed)),
+            actor: Actor::new(
+                client.clone(),
+                DRIVER.controller,
+                &options.operand_namespace,
+                nodes.clone(),
+                events,
+                metrics.clone(),
+            ),
+            strays: Strays::new(client.clone()),
+            claims: Claims::new(client),
+            metrics,
+            news: News::default(),
+            nodes,
+            pods,
+            operands: options.operand_namespace.clone(),
+            controllers: options.namespace(),
+            own_node: options.node_name.clone(),
+            jobs_gone: BTreeMap::new(),
+            pools: Pools::default(),
+            installed: BTreeMap::new(),
+            is_preinstalled: false,
+            rollback: Rollback::default(),
+            upgrades: false,
+            summary: Summary::default(),
+            is_trouble_told: false,
+        }
+    }
+
+    fn snapshots(&self) -> Option<(Vec<NodeView>, Vec<DriverPod>)> {
+        Some((self.nodes.with(|store| store.snapshot())?, self.pods.with(|store| store.snapshot())?))
+    }
+
+    /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
+    async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
+        let mut read = self.strays.look(present).await?;
+        for name in self.actor.unread() {
+            read.extend(self.strays.read(&name).await?);
+            self.actor.read(&name);
+        }
+        for node in read {
+            self.strays.answered(node.clone());
+            if node.carries_deploy_label {
+                self.nodes.with(|store| store.answered(&node.name.clone(), node));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pods of nodes that are followed, sorted by what has to become of them.
+    async fn sort_pods(&mut self, policy: &Policy, now: Timestamp) -> Result<BTreeMap<String, NodePods>, kube::Error> {
+        let followed = self.follower.listed();
+        let all: Vec<_> = followed.values().flatten().cloned().collect();
+        let claims = self.claims.of(&all).await?;
+        let dependents: Vec<_> = COMPONENTS.iter().filter(|one| one.uses_driver).map(|one| one.operand).collect();
+        let rules = Rules::new(policy, &self.operands, &self.controllers, &dependents, &claims);
+        let mut sorted: BTreeMap<_, _> = followed.iter().map(|(node, pods)| (node.clone(), rules.sort(pods))).collect();
+        for pod in sorted.values_mut().flat_map(|pods| &mut pods.to_evict) {
+            pod.refusal = self.actor.refusal(&pod.uid).map(str::to_owned);
+        }
+        self.jobs_gone.retain(|node, _| sorted.get(node).is_some_and(|pods| pods.jobs.is_empty()));
+        for node in sorted.iter().filter(|(_, pods)| pods.jobs.is_empty()).map(|(node, _)| node) {
+            self.jobs_gone.entry(node.clone()).or_insert(now);
+        }
+        let there: BTreeSet<_> = all.iter().map(Pod::uid).collect();
+        self.actor.retain(|uid| there.contains(uid));
+        Ok(sorted)
+    }
+
+    fn plan(&self, policy: &Policy, seen: &Seen<'_>) -> UpgradePlan {
+        let settings = Settings::from(policy);
+        let by_node = seen.pods.iter().fold(BTreeMap::<&str, Vec<&DriverPod>>::new(), |mut all, pod| {
+            all.entry(pod.node.as_str()).or_default().push(pod);
+            all
+        });
+        let members: Vec<_> = seen
+            .nodes
+            .iter()
+            .map(|node| {
+                let target = self.target(&node.name);
+                let mut driver = DriverPods::default();
+                for pod in by_node.get(node.name.as_str()).into_iter().flatten() {
+                    driver.add(pod, target);
+                }
+                let (pods, jobs_gone) = (seen.sorted.get(&node.name), self.jobs_gone.get(&node.name).copied());
+                Member { node, target, driver, pods, jobs_gone }
+            })
+            .collect();
+        upgrade::plan(&Fleet {
+            settings: &settings,
+            members: &members,
+            own_node: self.own_node.as_deref(),
+            is_rolled_back: self.rollback.is_written,
+            now: seen.now,
+        })
+    }
+
+    /// What a node should run. A driver counts only once its DaemonSet would install it.
+    fn target(&self, node: &str) -> upgrade::Target<'_> {
+        match self.pools.targets.get(node) {
+            Some(Target::Install { pool, digest }) if self.installed.get(pool) == Some(digest) => {
+                upgrade::Target::Install { pool: pool.as_deref(), digest }
+            }
+            Some(Target::Install { .. }) => upgrade::Target::Unknown("its DaemonSet is being written"),
+            Some(Target::Unknown(_, why)) => upgrade::Target::Unknown(why),
+            Some(Target::Nothing) | None => upgrade::Target::None,
+        }
+    }
+
+    /// The plan's actions, and those by which nodes change pools without being disturbed.
+    fn actions(&self, plan: &mut UpgradePlan, nodes: &[&NodeView]) -> Vec<Action> {
+        let mut actions = std::mem::take(&mut plan.actions);
+        let planned: BTreeSet<_> = actions.iter().map(|action| action.node().to_owned()).collect();
+        let versions: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), node.version)).collect();
+        for change in self.pools.moves.iter().filter(|change| !planned.contains(&change.node)) {
+            let patch = pools::patch(change, versions.get(change.node.as_str()).copied().unwrap_or_default());
+            actions.push(Action::Patch { node: change.node.clone(), patch, tell: None });
+        }
+        for pod in &self.pools.leftovers {
+            let (name, uid) = (pod.name.clone(), pod.uid.clone());
+            actions.push(Action::DeleteDriverPod { node: String::new(), name, uid });
+        }
+        actions
+    }
+}
+
+/// Whether the spec's driver is given up for the last one that worked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rollback {
+    /// By the last plan.
+    is_wanted: bool,
+    /// By what is written on DaemonSets.
+    is_written: bool,
+}
+
+/// What a plan is made from.
+struct Seen<'a> {
+    nodes: &'a [&'a NodeView],
+    pods: &'a [DriverPod],
+    sorted: &'a BTreeMap<String, NodePods>,
+    now: Timestamp,
+}
+
+impl Extension for Driver {
+    fn selector(&self, component: &Component) -> ListParams {
+        // Names of pools are not known beforehand.
+        ListParams::default().labels(&format!("app.kubernetes.io/managed-by={}", component.controller))
+    }
+
+    fn condition_types(&self) -> &'static [&'static str] {
+        &[condition_types::DRIVER_UPGRADE_BLOCKED, condition_types::DRIVER_UPGRADE_PROGRESSING]
+    }
+
+    fn lay_out(&mut self, wanted: DaemonSet, settings: &Rebellions, live: &[Arc<DaemonSet>]) -> Option<Layout> {
+        let (nodes, pods) = self.snapshots()?;
+        let section = settings.driver.as_ref()?;
+        self.is_preinstalled = section.is_preinstalled();
+        let request = if self.is_preinstalled { None } else { Request::of(section, &wanted) };
+        let mut existing: Vec<_> = live.iter().filter_map(|live| Existing::of(live)).collect();
+        self.installed = existing.iter().map(|one| (one.pool.clone(), one.history.current.digest())).collect();
+        if self.rollback.is_wanted {
+            for one in &mut existing {
+                if let Some(back) = one.history.roll_back() {
+                    one.history = back;
+                }
+            }
+        }
+        self.pools = pools::pools(request.as_ref(), &references(&nodes), &references(&pods), &existing);
+        self.rollback.is_written = self.pools.wanted.iter().any(|pool| pool.history.rolled_back.is_some());
+        let wanted: Vec<_> = self.pools.wanted.iter().map(|pool| for_pool(&wanted, pool)).collect();
+        let removed = |keeps_pods: bool| {
+            let removals = self.pools.removals.iter().filter(move |one| one.keeps_pods == keeps_pods);
+            removals.map(|one| one.name.clone()).collect::<BTreeSet<_>>()
+        };
+        let (orphaned, ended) = (removed(true), removed(false));
+        let names: BTreeSet<_> = wanted.iter().map(ResourceExt::name_any).collect();
+        let live = live.iter().map(|live| live.name_any());
+        let retained =
+            live.filter(|name| !names.contains(name) && !orphaned.contains(name) && !ended.contains(name)).collect();
+        Some(Layout { wanted, retained, orphaned, otherwise: otherwise(self.is_preinstalled) })
+    }
+
+    async fn act(&mut self, stance: Stance<'_>, runtime: &Runtime) -> Option<Instant> {
+        let (nodes, pods) = self.snapshots()?;
+        let policy = match stance {
+            Stance::Unknown => return None,
+            Stance::Wanted(_, settings) => {
+                Policy::of(settings.driver.as_ref().and_then(|section| section.upgrade_policy.as_ref()))
+            }
+            Stance::Unwanted => {
+                self.pools = pools::pools(None, &references(&nodes), &references(&pods), &[]);
+                Policy::of(None)
+            }
+        };
+        self.upgrades = policy.auto_upgrade;
+        let now = now();
+        let caught_up = match self.catch_up(&nodes).await {
+            Ok(()) => self.sort_pods(&policy, now).await,
+            Err(error) => Err(error),
+        };
+        let sorted = match caught_up {
+            Ok(sorted) => sorted,
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_trouble_told, true) {
+                    warn!(err = chain(&error), "Could not read what an upgrade depends on; trying again");
+                }
+                return Some(Instant::now() + UNANSWERED);
+            }
+        };
+        self.is_trouble_told = false;
+        let (nodes, pods) = self.snapshots()?;
+        let strays: Vec<_> = self.strays.iter().cloned().collect();
+        let nodes: Vec<_> = nodes.iter().chain(&strays).collect();
+        let mut plan = self.plan(&policy, &Seen { nodes: &nodes, pods: &pods, sorted: &sorted, now });
+        self.follower.follow(&plan.follow);
+        let actions = self.actions(&mut plan, &nodes);
+        let acted = self.actor.carry_out(actions, now).await;
+        for node in self.actor.take_answers() {
+            self.strays.answered(node);
+        }
+        self.metrics.nodes(&plan.summary.counts);
+        if let Stance::Wanted(config, _) = stance {
+            self.news.tell(config, &plan.summary, self.rollback.is_written, runtime);
+        }
+        self.summary = plan.summary;
+        let rolls_back = std::mem::replace(&mut self.rollback.is_wanted, plan.roll_back);
+        let again = (plan.roll_back && !rolls_back).then(Instant::now);
+        let due = plan.due.map(|due| Instant::now() + Duration::try_from(due.duration_since(now)).unwrap_or_default());
+        [acted, again, due].into_iter().flatten().min()
+    }
+
+    fn refine(&self, outcome: Outcome) -> Outcome {
+        let Some((_, pods)) = self.snapshots() else { return outcome };
+        let progress = self.summary.blocked.as_ref().map(|(_, why)| why).or(self.summary.progressing.as_ref());
+        standing::refine(outcome, &self.pools, &references(&pods), self.upgrades, progress.map(String::as_str))
+    }
+
+    fn complete(
+        &self,
+        report: &mut Report,
+        previous: &AcceleratorConfigStatus,
+        generation: Option<i64>,
+        now: Timestamp,
+    ) {
+        let Some((_, pods)) = self.snapshots() else { return };
+        if matches!(report.reason, Reason::Disabled | Reason::Unreadable | Reason::Preinstalled) {
+            return;
+        }
+        let pods = references(&pods);
+        let counts = Counts::of(&self.pools, &pods);
+        report.entry.desired = counts.desired;
+        report.entry.updated = counts.updated;
+        report.entry.ready = counts.ready;
+        report.entry.pools = statuses(&self.pools, &pods);
+        report.entry.upgrade = Some(self.summary.status());
+        let mut say = |kind: &str, reason: &str, message: &str| {
+            report.further.push(present(previous.condition(kind), kind, reason, message, generation, now));
+        };
+        if let Some((reason, why)) = &self.summary.blocked {
+            say(condition_types::DRIVER_UPGRADE_BLOCKED, reason.as_str(), why);
+        }
+        if let Some(what) = &self.summary.progressing {
+            say(condition_types::DRIVER_UPGRADE_PROGRESSING, Reason::UpgradeProgressing.as_str(), what);
+        }
+    }
+
+    fn on_leadership_lost(&mut self) {
+        self.follower.follow(&[]);
+        self.actor.forget();
+        self.strays.forget();
+        self.jobs_gone.clear();
+        self.news = News::default();
+        self.rollback = Rollback::default();
+    }
+}
+
+fn references<T>(all: &[T]) -> Vec<&T> {
+    all.iter().collect()
+}
+
+/// Where the driver stands when it has no DaemonSet.
+fn otherwise(is_preinstalled: bool) -> Observation {
+    if !is_preinstalled {
+        return Observation::default();
+    }
+    let message = "every host has a driver of its own (driver.mode is preinstalled); none is deployed".into();
+    Observation { reason: Reason::Preinstalled, message, needs_attention: false }
+}

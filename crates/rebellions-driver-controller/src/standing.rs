@@ -1,0 +1,144 @@
+//! Where the driver stands: what its DaemonSets say of themselves, put right by what is known of nodes and pods. A DaemonSet counts
+//! revisions, and knows neither whether another revision installs another driver nor of pods that it has left behind.
+
+use accelerator_api::{Reason, count};
+use accelerator_operand::{Observation, Outcome};
+
+use crate::pods::DriverPod;
+use crate::pool_status::problem;
+use crate::pools::{Pools, Target};
+
+/// Nodes by the driver that they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Nodes that need a driver of which it is known which.
+    pub desired: i64,
+    /// Of these, nodes with a pod that installs the wanted one.
+    pub updated: i64,
+    /// Of these, nodes whose pod is ready.
+    pub ready: i64,
+    /// Nodes with a pod that installs another one.
+    pub outdated: i64,
+}
+
+impl Counts {
+    /// Counts nodes.
+    #[must_use]
+    pub fn of(pools: &Pools, pods: &[&DriverPod]) -> Self {
+        let mut counts = Self::default();
+        let staying: std::collections::BTreeMap<_, _> =
+            pods.iter().filter(|pod| !pod.is_terminating).map(|pod| (pod.node.as_str(), *pod)).collect();
+        for (node, target) in &pools.targets {
+            let Target::Install { digest, .. } = target else { continue };
+            let pod = staying.get(node.as_str());
+            let is_right = pod.is_some_and(|pod| pod.install == *digest);
+            counts.desired += 1;
+            counts.updated += i64::from(is_right);
+            counts.ready += i64::from(is_right && pod.is_some_and(|pod| pod.is_ready));
+            counts.outdated += i64::from(pod.is_some() && !is_right);
+        }
+        counts
+    }
+}
+
+/// Where the driver stands. `progress` is what is known of an upgrade that goes on, and `upgrades` whether upgrades are on.
+#[must_use]
+pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: bool, progress: Option<&str>) -> Outcome {
+    let Outcome::Observed(seen) = outcome else { return outcome };
+    if seen.reason == Reason::AwaitingObservation || seen.reason == Reason::Preinstalled {
+        return Outcome::Observed(seen);
+    }
+    if let Some((reason, message)) = problem(pools, pods) {
+        return Outcome::Observed(Observation { reason, message, needs_attention: true });
+    }
+    let counts = Counts::of(pools, pods);
+    let is_settled = matches!(seen.reason, Reason::Ready | Reason::RolloutInProgress | Reason::NoNodesSelected);
+    if !is_settled || seen.needs_attention || counts.desired == 0 {
+        return Outcome::Observed(seen);
+    }
+    let nodes = count(counts.desired, "node");
+    let (reason, message) = if counts.outdated > 0 {
+        (Reason::RolloutInProgress, rollout(counts, &nodes, upgrades, progress))
+    } else if counts.ready == counts.desired && pods.iter().all(|pod| !pod.is_terminating) {
+        (Reason::Ready, format!("the wanted driver is ready on {nodes}"))
+    } else {
+        return Outcome::Observed(seen);
+    };
+    Outcome::Observed(Observation { reason, message, needs_attention: false })
+}
+
+fn rollout(counts: Counts, nodes: &str, upgrades: bool, progress: Option<&str>) -> String {
+    let done = format!("the wanted driver is on {} of {nodes}", counts.updated);
+    match (upgrades, progress) {
+        (true, Some(progress)) => format!("{done}; {progress}"),
+        (true, None) => done,
+        (false, _) => format!(
+            "{done}, {} wait; delete a node's driver pod to update it, or set upgradePolicy.autoUpgrade",
+            counts.outdated
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pools(nodes: usize) -> Pools {
+        let target = Target::Install { pool: None, digest: "new".into() };
+        let targets = (0..nodes).map(|number| (format!("n{number}"), target.clone())).collect();
+        Pools { targets, ..Pools::default() }
+    }
+
+    fn pod(node: usize, install: &str, is_ready: bool) -> DriverPod {
+        DriverPod { node: format!("n{node}"), install: install.into(), is_ready, ..DriverPod::default() }
+    }
+
+    fn refined(seen: Reason, pods: &[DriverPod], upgrades: bool) -> (Reason, String) {
+        let seen = Observation { reason: seen, message: "as seen".into(), needs_attention: false };
+        let pods: Vec<_> = pods.iter().collect();
+        match refine(Outcome::Observed(seen), &pools(2), &pods, upgrades, upgrades.then_some("1 is under way")) {
+            Outcome::Observed(seen) => (seen.reason, seen.message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_revision_with_the_same_driver_is_ready() {
+        let pods = [pod(0, "new", true), pod(1, "new", true)];
+        let (reason, message) = refined(Reason::RolloutInProgress, &pods, false);
+        assert_eq!((reason, message.as_str()), (Reason::Ready, "the wanted driver is ready on 2 nodes"));
+    }
+
+    #[test]
+    fn pods_with_another_driver_wait_for_a_person_or_for_the_upgrade() {
+        let pods = [pod(0, "new", true), pod(1, "old", true)];
+        let (reason, message) = refined(Reason::Ready, &pods, false);
+        assert_eq!(reason, Reason::RolloutInProgress);
+        assert_eq!(
+            message,
+            "the wanted driver is on 1 of 2 nodes, 1 wait; delete a node's driver pod to update it, or set \
+             upgradePolicy.autoUpgrade"
+        );
+        let (_, message) = refined(Reason::RolloutInProgress, &pods, true);
+        assert_eq!(message, "the wanted driver is on 1 of 2 nodes; 1 is under way");
+    }
+
+    #[test]
+    fn what_pods_lack_is_for_the_daemon_set_to_say() {
+        let pods = [pod(0, "new", true), pod(1, "new", false)];
+        for seen in [Reason::PodsNotReady, Reason::NodesNotReady, Reason::RolloutInProgress] {
+            assert_eq!(refined(seen, &pods, true), (seen, "as seen".into()));
+        }
+        assert_eq!(refined(Reason::AwaitingObservation, &[], true).0, Reason::AwaitingObservation);
+    }
+
+    #[test]
+    fn an_image_that_is_missing_comes_first() {
+        let mut pools = pools(1);
+        pools.targets.insert("x".into(), Target::Unknown(Reason::KernelUnknown, "its kernel is not known".into()));
+        let seen = Observation { reason: Reason::Ready, message: String::new(), needs_attention: false };
+        let refined = refine(Outcome::Observed(seen), &pools, &[], true, None);
+        let Outcome::Observed(seen) = refined else { panic!("{refined:?}") };
+        assert_eq!((seen.reason, seen.message.as_str()), (Reason::KernelUnknown, "x: its kernel is not known"));
+    }
+}
