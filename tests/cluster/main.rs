@@ -18,6 +18,7 @@ mod harness;
 mod installation;
 mod labels;
 mod leadership;
+mod machines;
 mod ownership;
 mod pause;
 mod programs;

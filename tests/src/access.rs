@@ -32,8 +32,13 @@ pub struct Access {
 
 /// A client for whoever a kubeconfig is for.
 pub async fn client_for(kubeconfig: &Path) -> anyhow::Result<Client> {
+    Ok(Client::try_from(config_for(kubeconfig).await?)?)
+}
+
+/// The configuration of such a client.
+pub(crate) async fn config_for(kubeconfig: &Path) -> anyhow::Result<Config> {
     let config = Kubeconfig::read_from(kubeconfig)?;
-    Ok(Client::try_from(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?)?)
+    Ok(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?)
 }
 
 impl Access {

@@ -36,6 +36,24 @@ impl Request {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
+    /// What was sent, as JSON; null if the audit policy does not keep it.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// Whether it was carried out.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        (200..300).contains(&self.code)
+    }
+
+    /// Whether it asks for an eviction.
+    #[must_use]
+    pub fn is_eviction(&self) -> bool {
+        self.verb == "create" && self.resource == "pods/eviction"
+    }
+
     /// Whether one of our programs sent it.
     #[must_use]
     pub fn is_ours(&self) -> bool {

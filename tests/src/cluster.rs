@@ -4,15 +4,18 @@ use std::ops::Deref;
 
 use accelerator_api::AcceleratorConfig;
 use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, ResourceExt};
 
 use crate::access::{OPERANDS, client_for};
 use crate::audit::Mark;
 use crate::wait::{Wait, eventually};
-use crate::{Access, ControlPlane, controller};
+use crate::{Access, ControlPlane, controller, workload};
 
 /// A control plane and somebody who may do everything on it.
 pub struct Cluster {
@@ -49,18 +52,22 @@ impl Cluster {
         &mut self.control_plane
     }
 
-    /// Removes what a test made: configs, operands, nodes, events, leases of controllers that were killed.
+    /// Removes what a test made: configs, operands, workloads, nodes, events, leases of controllers that were killed.
     pub async fn empty(&self) -> anyhow::Result<()> {
         let (all, now) =
             (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() });
         let pods = self.all::<Pod>();
         self.all::<AcceleratorConfig>().delete_collection(&now, &all).await?;
-        for namespace in [OPERANDS, "default"] {
+        self.remove_workloads().await?;
+        for namespace in [OPERANDS, workload::NAMESPACE] {
             self.namespaced::<DaemonSet>(namespace).delete_collection(&now, &all).await?;
-            self.namespaced::<Pod>(namespace).delete_collection(&now, &all).await?;
         }
         self.all::<Node>().delete_collection(&now, &all).await?;
         eventually("an empty cluster", async || {
+            // Also those that ask to be ended gently, with nobody there to do it.
+            for namespace in [OPERANDS, workload::NAMESPACE] {
+                let _ = self.namespaced::<Pod>(namespace).delete_collection(&now, &all).await;
+            }
             let left = (
                 self.daemon_sets().await.len(),
                 pods.list_metadata(&all).await.map_or(usize::MAX, |list| list.items.len()),
@@ -71,6 +78,22 @@ impl Cluster {
         .await;
         self.namespaced::<Lease>(controller::NAMESPACE).delete_collection(&now, &all).await?;
         self.namespaced::<Event>("default").delete_collection(&now, &all).await?;
+        Ok(())
+    }
+
+    /// Removes what workloads consist of, and whatever keeps their pods.
+    async fn remove_workloads(&self) -> anyhow::Result<()> {
+        let (all, now) = (ListParams::default(), DeleteParams::default());
+        for pod in self.namespaced::<Pod>(workload::NAMESPACE).list_metadata(&all).await?.items {
+            if !pod.finalizers().is_empty() {
+                self.release(&pod.name_any()).await?;
+            }
+        }
+        self.namespaced::<Job>(workload::NAMESPACE).delete_collection(&now, &all).await?;
+        self.namespaced::<PodDisruptionBudget>(workload::NAMESPACE).delete_collection(&now, &all).await?;
+        let claims = ApiResource::from_gvk(&GroupVersionKind::gvk("resource.k8s.io", "v1", "ResourceClaim"));
+        let claims = Api::<DynamicObject>::namespaced_with(self.client.clone(), workload::NAMESPACE, &claims);
+        claims.delete_collection(&now, &all).await?;
         Ok(())
     }
 

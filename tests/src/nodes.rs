@@ -1,5 +1,7 @@
 //! Simulated nodes.
 
+mod machines;
+
 use std::collections::BTreeMap;
 
 use accelerator_api::contract::WORKLOAD_CONFIG_LABEL;
@@ -9,6 +11,8 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
+
+pub use machines::{ATOM, HOST_DRIVER, Machines, NPUS, SUFFIX, system_labels};
 
 /// Node Feature Discovery's sign that there is an NPU.
 pub const DISCOVERED: &str = "feature.node.kubernetes.io/pci-1200_1eff.present";
@@ -22,14 +26,9 @@ pub const IN_FLIGHT: usize = 16;
 /// Labels of a node with NPUs, as Node Feature Discovery would set them.
 #[must_use]
 pub fn npu_labels() -> BTreeMap<String, String> {
-    [
-        (DISCOVERED, "true"),
-        ("feature.node.kubernetes.io/kernel-version.full", "6.8.0-60-generic"),
-        ("feature.node.kubernetes.io/system-os_release.ID", "ubuntu"),
-        ("feature.node.kubernetes.io/system-os_release.VERSION_ID", "22.04"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
+    let mut labels = system_labels("6.8.0-60-generic", "ubuntu", "22.04");
+    labels.insert(DISCOVERED.into(), "true".into());
+    labels
 }
 
 /// Labels of a node with NPUs in this mode.
