@@ -9,6 +9,7 @@ mod contest;
 mod crash;
 mod crd;
 mod demo;
+mod driver_upgrade;
 mod edits;
 mod faults;
 mod foreign;
