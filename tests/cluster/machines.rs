@@ -323,3 +323,24 @@ async fn a_recording_has_every_moment_and_every_request() -> anyhow::Result<()> 
     assert_eq!((history.writes().len(), history.evictions().len(), history.events(first)), (0, 0, 0));
     Ok(())
 }
+
+/// What the test bed takes for driver and device plugin is what this operator deploys.
+#[tokio::test]
+async fn the_operator_brings_npus_to_machines() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let kubelets = Kubelets::start(&cluster).await?;
+    let controllers = cluster.start_all().await;
+    let nodes = cluster.machines("m").count(2).create().await?;
+    cluster.configure("default", Access::enable(&["driver", "device-plugin"])).await?;
+    cluster.expect_ready("default").await;
+    let bed = Bed { kubelets, nodes, cluster };
+    for node in &bed.nodes {
+        bed.expect_npus(node, "8").await;
+    }
+    bed.cluster.configure("default", Access::enable(&["device-plugin"])).await?;
+    for node in &bed.nodes {
+        bed.expect_npus(node, "0").await;
+    }
+    drop(controllers);
+    Ok(())
+}
