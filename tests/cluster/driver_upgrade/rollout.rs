@@ -12,7 +12,6 @@ use testbed::{Cluster, Recording, Trouble, Wait, Workload, eventually};
 use super::{Upgrade, assert_canary, assert_clean, drivers};
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn twenty_nodes_are_upgraded_within_the_budget() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(20).create().await?;
@@ -49,7 +48,6 @@ async fn twenty_nodes_are_upgraded_within_the_budget() -> anyhow::Result<()> {
 
 /// What is not installed on a node: labels, resources, tolerations.
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_change_that_installs_nothing_upgrades_nothing() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(3).create().await?;
@@ -72,7 +70,6 @@ async fn a_change_that_installs_nothing_upgrades_nothing() -> anyhow::Result<()>
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn an_admins_cordon_is_last_in_turn_and_stays() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(3).create().await?;
@@ -93,7 +90,6 @@ async fn an_admins_cordon_is_last_in_turn_and_stays() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn an_upgrade_that_is_called_off_lifts_its_cordons() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(3).create().await?;
@@ -124,7 +120,6 @@ async fn an_upgrade_that_is_called_off_lifts_its_cordons() -> anyhow::Result<()>
 
 /// A reboot into another kernel needs no upgrade: what ran is gone anyway.
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_node_that_boots_another_kernel_gets_the_driver_for_it() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(2).create().await?;

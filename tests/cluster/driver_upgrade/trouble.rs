@@ -9,7 +9,6 @@ use testbed::{Cluster, History, Recording, Trouble, Workload};
 use super::{BLOCKED, Upgrade, assert_canary, assert_clean, drivers};
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_budget_that_never_allows_costs_one_node_its_upgrade() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(4).create().await?;
@@ -44,7 +43,6 @@ async fn a_budget_that_never_allows_costs_one_node_its_upgrade() -> anyhow::Resu
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_job_is_waited_for_until_its_time_is_up() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(1).create().await?;
@@ -70,7 +68,6 @@ async fn a_job_is_waited_for_until_its_time_is_up() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_node_that_goes_down_in_the_middle_is_passed_by_and_heals() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(4).create().await?;
@@ -130,7 +127,6 @@ async fn crash_on_three_of_twenty(on_failure: &str) -> anyhow::Result<(Upgrade, 
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_driver_that_crashes_on_too_many_nodes_pauses_the_rollout() -> anyhow::Result<()> {
     let (upgrade, nodes, _) = crash_on_three_of_twenty("Pause").await?;
     for node in &nodes[4..] {
@@ -146,7 +142,6 @@ async fn a_driver_that_crashes_on_too_many_nodes_pauses_the_rollout() -> anyhow:
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn a_driver_that_crashes_on_too_many_nodes_is_rolled_back() -> anyhow::Result<()> {
     let (_, nodes, history) = crash_on_three_of_twenty("Rollback").await?;
     for node in &nodes[..4] {
@@ -156,7 +151,6 @@ async fn a_driver_that_crashes_on_too_many_nodes_is_rolled_back() -> anyhow::Res
 }
 
 #[tokio::test]
-#[ignore = "the upgrade engine is not wired up yet"]
 async fn an_image_that_is_missing_for_one_kernel_holds_up_no_other() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let old = cluster.machines("old").count(3).create().await?;
