@@ -2,26 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+pub use testbed::admin::get;
 use testbed::repository::programs;
 use testbed::{Access, Cluster, Wait, eventually};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::LABELER;
-
-/// A plain HTTP GET: status and body; 0 when nobody answers.
-pub async fn get(address: &str, path: &str) -> (u16, String) {
-    let Ok(mut stream) = TcpStream::connect(address).await else {
-        return (0, String::new());
-    };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    if stream.write_all(request.as_bytes()).await.is_err() || stream.read_to_string(&mut answer).await.is_err() {
-        return (0, answer);
-    }
-    let status = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (status, answer)
-}
 
 #[tokio::test]
 async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -> anyhow::Result<()> {
@@ -40,6 +25,7 @@ async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -
         for metric in [
             format!("accelerator_build_info{{version=\"{}\",controller=\"{name}\"}} 1", env!("CARGO_PKG_VERSION")),
             format!("accelerator_api_requests_total{{verb=\"watch\",code=\"200\",controller=\"{name}\"}}"),
+            format!("accelerator_api_received_bytes_total{{verb=\"list\",controller=\"{name}\"}}"),
             format!("accelerator_reconcile_duration_seconds_count{{controller=\"{name}\"}}"),
         ] {
             eventually(&metric, async || {
@@ -49,6 +35,8 @@ async fn every_program_tells_its_health_and_metrics_and_stops_within_seconds() -
             })
             .await;
         }
+        let listed = controller.metric("accelerator_api_received_bytes_total", "list").await?;
+        assert!(listed > 100.0, "{name} has taken lists of {listed} bytes");
         let begun = Instant::now();
         let status = controller.stop()?;
         assert!(status.success(), "{name} ended with {status}");

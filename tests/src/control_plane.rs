@@ -116,10 +116,10 @@ impl ControlPlane {
         self.processes.iter_mut().find(|(known, _)| *known == name).map(|(_, process)| process)
     }
 
-    /// Process ids of all of them.
+    /// Names and process ids of all of them.
     #[must_use]
-    pub fn process_ids(&self) -> Vec<u32> {
-        self.processes.iter().map(|(_, process)| process.id()).collect()
+    pub fn process_ids(&self) -> Vec<(&'static str, u32)> {
+        self.processes.iter().map(|(name, process)| (*name, process.id())).collect()
     }
 
     fn run(&mut self, name: &'static str, arguments: &[String]) -> anyhow::Result<()> {

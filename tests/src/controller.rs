@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::PostParams;
 use serde_json::Value;
 
-use crate::Access;
 use crate::kubeconfig::{self, User};
 use crate::process::Process;
 use crate::programs::{own_binary, shipped_binary};
+use crate::{Access, admin};
 
 /// The namespace of the controllers' service accounts.
 pub const NAMESPACE: &str = "accelerator-system";
@@ -102,6 +102,12 @@ impl Controller {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// The sum of a metric over all label sets that contain this text.
+    pub async fn metric(&mut self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let address = self.admin_address().await?;
+        Ok(admin::sum(&admin::get(&address, "/metrics").await.1, name, label))
     }
 }
 

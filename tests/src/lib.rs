@@ -5,6 +5,7 @@
 //! control planes that tests share one after the other.
 
 pub mod access;
+pub mod admin;
 pub mod audit;
 mod certificates;
 mod clock;

@@ -1,4 +1,4 @@
-//! The client: every request has a deadline and is counted.
+//! The client: every request has a deadline, and is counted with the bytes of its answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
-use kube::client::{Body, ClientBuilder};
+use http_body_util::BodyExt;
+use http_body_util::combinators::MapFrame;
+use hyper::body::{Body, Frame};
+use kube::client::{Body as RequestBody, ClientBuilder};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use tower::timeout::TimeoutLayer;
@@ -52,7 +55,7 @@ pub(crate) async fn connect(options: &Options, agent: &str, metrics: Metrics, fe
     Ok(builder.with_layer(&FenceLayer(fence)).with_layer(&WatchRateLimitLayer::default()).build())
 }
 
-/// Counts every request by verb and HTTP code; 0 when there was no answer.
+/// Counts every request by verb and HTTP code, 0 when there was no answer, and the bytes of each answer's body as they come.
 struct CountLayer(Metrics);
 
 impl<S> Layer<S> for CountLayer {
@@ -68,27 +71,36 @@ struct Count<S> {
     metrics: Metrics,
 }
 
-impl<S, B> Service<Request<Body>> for Count<S>
+/// A body that counts what comes by.
+type Counted<B> = MapFrame<B, Box<dyn FnMut(Frame<<B as Body>::Data>) -> Frame<<B as Body>::Data> + Send>>;
+
+impl<S, B> Service<Request<RequestBody>> for Count<S>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
+    B: Body<Data: AsRef<[u8]>>,
 {
-    type Response = Response<B>;
+    type Response = Response<Counted<B>>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         // kube marks each request with its verb.
         let verb = request.extensions().get::<&'static str>().copied().unwrap_or("other");
         let (answer, metrics) = (self.inner.call(request), self.metrics.clone());
         Box::pin(async move {
             let answer = answer.await;
             metrics.requested(verb, answer.as_ref().map_or(0, |response| response.status().as_u16()).to_string());
-            answer
+            let received = metrics.received(verb);
+            let count = move |frame: Frame<B::Data>| {
+                received.inc_by(frame.data_ref().map_or(0, |data| data.as_ref().len() as u64));
+                frame
+            };
+            Ok(answer?.map(|body| body.map_frame(Box::new(count) as Box<dyn FnMut(_) -> _ + Send>)))
         })
     }
 }

@@ -28,6 +28,11 @@ struct ByRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByVerb {
+    verb: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: &'static str,
 }
@@ -44,6 +49,7 @@ pub struct Metrics {
     reconcile_seconds: Histogram,
     applies: Family<ByResult, Counter>,
     requests: Family<ByRequest, Counter>,
+    received_bytes: Family<ByVerb, Counter>,
     watch_errors: Family<ByKind, Counter>,
     store_differences: Family<ByKind, Counter>,
     events: Family<ByResult, Counter>,
@@ -58,6 +64,7 @@ impl Metrics {
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             applies: Family::default(),
             requests: Family::default(),
+            received_bytes: Family::default(),
             watch_errors: Family::default(),
             store_differences: Family::default(),
             events: Family::default(),
@@ -69,6 +76,8 @@ impl Metrics {
         registry.register("reconcile_duration_seconds", "Time of a reconcile", metrics.reconcile_seconds.clone());
         registry.register("apply", "Writes of what this controller owns, by result", metrics.applies.clone());
         registry.register("api_requests", "Requests to the API server by verb and HTTP code", metrics.requests.clone());
+        let received = "Bytes of the API server's answers by verb, watches as they come";
+        registry.register("api_received_bytes", received, metrics.received_bytes.clone());
         registry.register("watch_errors", "Watches that broke, by kind", metrics.watch_errors.clone());
         let differences = "Objects that were found known wrongly when compared with the API server, by kind; always 0";
         registry.register("store_differences", differences, metrics.store_differences.clone());
@@ -95,6 +104,11 @@ impl Metrics {
 
     pub(crate) fn requested(&self, verb: &'static str, code: String) {
         self.requests.get_or_create(&ByRequest { verb, code }).inc();
+    }
+
+    /// Where the bytes of an answer are counted.
+    pub(crate) fn received(&self, verb: &'static str) -> Counter {
+        self.received_bytes.get_or_create_owned(&ByVerb { verb })
     }
 
     pub(crate) fn watch_failed(&self, kind: &str) {
