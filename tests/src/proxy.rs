@@ -95,12 +95,6 @@ impl Proxy {
         self.shared.is_doomed.store(false, Ordering::SeqCst);
     }
 
-    /// Bytes of the answers to all lists so far.
-    #[must_use]
-    pub fn listed_bytes(&self) -> usize {
-        self.shared.listed_bytes()
-    }
-
     /// What came by so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {

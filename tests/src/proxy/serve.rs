@@ -34,19 +34,13 @@ pub(super) struct Shared {
     upstream: Client,
     pub(super) rules: Mutex<Vec<Rule>>,
     pub(super) seen: Mutex<Vec<Seen>>,
-    /// The first answer to each list, and the bytes of all of them, by path.
-    lists: Mutex<BTreeMap<String, List>>,
+    /// The first answer to each list, by path.
+    lists: Mutex<BTreeMap<String, Bytes>>,
     /// Process id of the program, for signals.
     pub(super) program: AtomicI32,
     /// The program is about to get a signal: it must not do anything else before.
     pub(super) is_doomed: AtomicBool,
     log: Mutex<std::fs::File>,
-}
-
-/// What a list was answered with.
-struct List {
-    first: Bytes,
-    bytes: usize,
 }
 
 type Answer = Response<UnsyncBoxBody<Bytes, kube::Error>>;
@@ -105,7 +99,7 @@ impl Shared {
             Some(Fault::Refuse(code, retry_after)) => return Ok(refusal(*code, *retry_after)),
             Some(Fault::Replay) => {
                 if let Some(list) = lock(&self.lists).get(request.uri().path()) {
-                    return Ok(json_answer(200, list.first.clone()));
+                    return Ok(json_answer(200, list.clone()));
                 }
             }
             _ => {}
@@ -141,8 +135,7 @@ impl Shared {
         }
         if seen.verb == "list" && head.status.is_success() {
             let bytes = body.collect().await.map_err(|_| Gone)?.to_bytes();
-            let mut lists = lock(&self.lists);
-            lists.entry(path).or_insert_with(|| List { first: bytes.clone(), bytes: 0 }).bytes += bytes.len();
+            lock(&self.lists).entry(path).or_insert_with(|| bytes.clone());
             return Ok(Response::from_parts(head, full(bytes)));
         }
         Ok(Response::from_parts(head, body.boxed_unsync()))
@@ -153,11 +146,6 @@ impl Shared {
         head.headers.remove(http::header::HOST);
         let body = body.collect().await.map_err(|_| Gone)?.to_bytes();
         self.upstream.send(Request::from_parts(head, Body::from(body.to_vec()))).await.map_err(|_| Gone)
-    }
-
-    /// Bytes of the answers to all lists so far.
-    pub(super) fn listed_bytes(&self) -> usize {
-        lock(&self.lists).values().map(|list| list.bytes).sum()
     }
 
     /// The events of a watch, until a rule says otherwise.

@@ -1,39 +1,45 @@
 //! The benchmark: what the operator costs, beside what a raw client and a bare `kubectl apply` cost in the same run.
 
+mod labelling;
 mod machine;
 mod measure;
+mod meter;
 mod page;
 mod phases;
 mod plot;
+mod rollout;
+mod unready;
+
+use std::time::Instant;
 
 use clap::Parser;
 use testbed::repository::root;
 use testbed::say;
 
-/// Measures the operator on a control plane of its own and writes docs/performance.md
+/// Measures the operator on control planes of its own and writes docs/performance.md
 #[derive(Parser)]
 struct Options {
-    /// How many nodes with NPUs to create
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=20_000))]
-    nodes: u32,
+    /// How many nodes with NPUs to create; several numbers, with commas between them, are a run each
+    #[arg(long, default_value = "1000", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(20..=20_000))]
+    nodes: Vec<u32>,
 
-    /// Measure labelling alone, and keep nothing
+    /// Measure labelling alone
     #[arg(long)]
-    labelling: bool,
+    labels_only: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let nodes = usize::try_from(options.nodes)?;
-    let run = phases::run(nodes, options.labelling).await?;
-    if options.labelling {
-        return Ok(());
-    }
     let folder = root().join("docs/performance");
     std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join(format!("{nodes}.json")), serde_json::to_string_pretty(&run)? + "\n")?;
-    page::write(&folder)?;
-    say("Wrote docs/performance.md.");
+    for nodes in options.nodes {
+        let begun = Instant::now();
+        let run = phases::run(usize::try_from(nodes)?, options.labels_only).await?;
+        let name = if run.labels_only { format!("labels-{nodes}.json") } else { format!("{nodes}.json") };
+        std::fs::write(folder.join(name), serde_json::to_string_pretty(&run)? + "\n")?;
+        page::write(&folder)?;
+        say(format!("Wrote docs/performance.md after {} s.", begun.elapsed().as_secs()));
+    }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use testbed::audit::{Mark, Request};
+use testbed::audit::Request;
 
 use crate::machine::Machine;
 
@@ -11,12 +11,34 @@ use crate::machine::Machine;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     pub nodes: usize,
+    /// Whether labelling is all that was measured.
+    #[serde(default)]
+    pub labels_only: bool,
     pub machine: Machine,
     /// By name; seconds, ratios or megabytes, as the name says.
     pub figures: BTreeMap<String, f64>,
+    /// What each phase took, in their order.
+    #[serde(default)]
+    pub work: Vec<Work>,
     /// Requests by phase, client, verb and resource. Leases apart.
     pub requests: Vec<Count>,
     pub processes: Vec<ProcessFigures>,
+}
+
+/// What a phase took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Work {
+    pub phase: String,
+    pub seconds: f64,
+    /// Requests of our programs, renewals of leases apart.
+    pub requests: usize,
+    pub writes: usize,
+    /// Bytes of the answers that our programs got, those of watches included, in KB.
+    pub received_kb: f64,
+    /// Processor seconds of our programs.
+    pub own_cpu: f64,
+    /// Processor seconds of each process of the control plane.
+    pub cpu: BTreeMap<String, f64>,
 }
 
 /// So many requests of a kind.
@@ -37,7 +59,6 @@ pub struct ProcessFigures {
     pub cpu_seconds: f64,
     pub binary_mb: f64,
     /// Bytes of all lists that it takes when it starts, in KB.
-    #[serde(default)]
     pub listed_kb: f64,
 }
 
@@ -51,23 +72,21 @@ impl Run {
         self.figures.insert(name.into(), value);
     }
 
-    /// Counts what our programs asked since `mark`. Returns how many of it were writes.
-    pub fn count(&mut self, phase: &str, mark: &Mark) -> anyhow::Result<usize> {
-        let mut counts = BTreeMap::new();
-        let ours = |request: &Request| request.is_ours() && request.resource != "leases";
-        let requests: Vec<_> = mark.requests()?.into_iter().filter(ours).collect();
-        for request in &requests {
-            *counts.entry((request.user.clone(), format!("{} {}", request.verb, request.resource))).or_insert(0) += 1;
-        }
-        let writes = requests.iter().filter(|request| request.is_write()).count();
-        testbed::say(format!("  {phase}: {} requests, {writes} of them writes", requests.len()));
-        self.requests.extend(counts.into_iter().map(|((client, request), count)| Count {
-            phase: phase.into(),
-            client,
-            request,
-            times: count,
-        }));
-        Ok(writes)
+    pub fn work(&self, phase: &str) -> Option<&Work> {
+        self.work.iter().find(|work| work.phase == phase)
+    }
+}
+
+impl Work {
+    pub fn cpu_of(&self, process: &str) -> f64 {
+        self.cpu.get(process).copied().unwrap_or(f64::NAN)
+    }
+
+    /// Processor seconds of the control plane but for the API server and etcd: of what plays the nodes and of what makes
+    /// and binds pods.
+    pub fn other_cpu(&self) -> f64 {
+        let others = self.cpu.iter().filter(|(name, _)| !matches!(name.as_str(), "kube-apiserver" | "etcd"));
+        others.map(|(_, seconds)| seconds).sum()
     }
 }
 
