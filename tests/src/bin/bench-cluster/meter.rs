@@ -31,6 +31,16 @@ impl Bench {
         Ok(Self { cluster: Cluster::connect(control_plane).await?, controllers: vec![], processes })
     }
 
+    /// Stops every program of ours and starts it again.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        for controller in std::mem::take(&mut self.controllers) {
+            let name = controller.name;
+            controller.stop()?;
+            self.controllers.push(Controller::start_shipped(&self.cluster, name).await?);
+        }
+        Ok(())
+    }
+
     /// Begins a phase.
     pub async fn meter(&mut self) -> anyhow::Result<Meter> {
         let own = self.own().await?;

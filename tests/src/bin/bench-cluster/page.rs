@@ -1,7 +1,9 @@
 //! docs/performance.md, from every run that is kept beside it.
 
 mod goals;
+mod rollouts;
 mod tables;
+mod unready;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,7 +11,9 @@ use std::path::Path;
 use testbed::repository::root;
 
 use self::goals::{GOALS, LABELS_ONLY, PEERS};
+use self::rollouts::rollouts;
 use self::tables::{figures, processes, requests, work};
+use self::unready::unready;
 use crate::measure::Run;
 use crate::plot::svg;
 
@@ -54,6 +58,8 @@ fn page(runs: Vec<Run>) -> anyhow::Result<String> {
         out.push_str("\n## Labels alone\n\nA run each that ends when the nodes are labelled.\n\n");
         figures(&mut out, &LABELS_ONLY, &labels_only)?;
     }
+    unready(&mut out, &runs)?;
+    rollouts(&mut out, &runs)?;
     for run in &runs {
         work(&mut out, run)?;
     }

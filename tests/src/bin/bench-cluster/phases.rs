@@ -18,6 +18,8 @@ use crate::unready::unready;
 
 /// Name of the AcceleratorConfig.
 pub const CONFIG: &str = "default";
+/// The phase in which nothing happens.
+pub const SETTLED: &str = "settled minute";
 /// Thousands of pods take their time on two cores.
 pub const PATIENCE: Duration = Duration::from_mins(20);
 
@@ -47,8 +49,8 @@ pub async fn run(count: usize, labels_only: bool) -> anyhow::Result<Run> {
     settled(&mut bench, &names, &mut run).await?;
     changes(&mut bench, &names, &mut run).await?;
     processes(&bench.controllers, &mut run)?;
-    unready(&mut bench, count, &mut run).await?;
     restarts(&mut bench, &mut run).await?;
+    unready(&mut bench, count, &mut run).await?;
     deletion(&mut bench, &mut run).await?;
     bench.controllers.clear();
     compare(&mut bench, &names, &mut run).await?;
@@ -59,7 +61,7 @@ async fn settled(bench: &mut Bench, names: &[String], run: &mut Run) -> anyhow::
     say("3. A settled minute, one node that joins, one change that is none of our business");
     let meter = bench.meter().await?;
     tokio::time::sleep(Duration::from_mins(1)).await;
-    bench.stop(&meter, "settled minute", run).await?;
+    bench.stop(&meter, SETTLED, run).await?;
 
     let (meter, mark) = (bench.meter().await?, bench.cluster.mark()?);
     bench.cluster.npu_nodes("late", 1, "container").await?;
@@ -128,13 +130,9 @@ fn processes(controllers: &[Controller], run: &mut Run) -> anyhow::Result<()> {
 }
 
 async fn restarts(bench: &mut Bench, run: &mut Run) -> anyhow::Result<()> {
-    say("6. A restart of every controller");
+    say("5. A restart of every controller");
     let meter = bench.meter().await?;
-    for controller in std::mem::take(&mut bench.controllers) {
-        let name = controller.name;
-        controller.stop()?;
-        bench.controllers.push(Controller::start_shipped(&bench.cluster, name).await?);
-    }
+    bench.restart().await?;
     tokio::time::sleep(Duration::from_secs(15)).await;
     let work = bench.stop(&meter, "restart of every controller", run).await?;
     for controller in &mut bench.controllers {

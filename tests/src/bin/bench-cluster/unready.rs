@@ -23,15 +23,19 @@ use crate::rollout::ready;
 pub const ONE: &str = "one pod unready";
 pub const MANY: &str = "500 pods unready";
 
+/// The two phases of each.
+pub const FIRST_LOOK: &str = "first look";
+pub const MINUTE_AFTER: &str = "minute after";
+
 /// A first look takes at least this long: events are asked for when a pod has been unexplained for some seconds.
-const FIRST_LOOK: Duration = Duration::from_secs(20);
+const LOOKING: Duration = Duration::from_secs(20);
 
 /// The label by which a simulated pod is not ready.
 const UNREADY: &str = "sim.test/unready";
 
 /// One pod, and then 500 (at most half of them): a first look, and the minute after it in which nothing changes.
 pub async fn unready(bench: &mut Bench, nodes: usize, run: &mut Run) -> anyhow::Result<()> {
-    say("5. Pods of one component that are not ready: one, and then 500");
+    say("6. Pods of one component that are not ready: one, and then 500");
     let component = COMPONENTS.iter().find(|one| one.name == "device-plugin").context("no such component")?;
     let pods = bench.cluster.namespaced::<Pod>(OPERANDS);
     let own = ListParams::default().labels(&format!("name={}", component.operand));
@@ -44,13 +48,16 @@ pub async fn unready(bench: &mut Bench, nodes: usize, run: &mut Run) -> anyhow::
         mark(&pods, names, json!("true")).await?;
         named(bench, component).await;
         run.set(&format!("{what}: until a node is named (s)"), begun.elapsed().as_secs_f64());
-        tokio::time::sleep(FIRST_LOOK.saturating_sub(begun.elapsed())).await;
-        bench.stop(&meter, &format!("{what}, first look"), run).await?;
+        tokio::time::sleep(LOOKING.saturating_sub(begun.elapsed())).await;
+        bench.stop(&meter, &format!("{what}, {FIRST_LOOK}"), run).await?;
 
         let meter = bench.meter().await?;
         tokio::time::sleep(Duration::from_mins(1)).await;
-        bench.stop(&meter, &format!("{what}, minute after"), run).await?;
+        bench.stop(&meter, &format!("{what}, {MINUTE_AFTER}"), run).await?;
         mark(&pods, names, Value::Null).await?;
+        ready(&bench.cluster).await;
+        // Pods are followed for a while after all is well; what is next is to be a first look again.
+        bench.restart().await?;
         ready(&bench.cluster).await;
     }
     Ok(())

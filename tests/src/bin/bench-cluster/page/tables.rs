@@ -101,6 +101,7 @@ pub fn processes(out: &mut String, run: &Run) -> Result {
     Ok(())
 }
 
-fn heads(runs: &[Run]) -> String {
+/// The heads of the columns of these runs.
+pub fn heads(runs: &[Run]) -> String {
     runs.iter().fold(String::new(), |heads, run| heads + &format!(" {} nodes |", run.nodes))
 }
