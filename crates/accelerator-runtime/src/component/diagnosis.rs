@@ -23,8 +23,10 @@ const LOOK_AFTER: Duration = Duration::from_secs(5);
 const HOLD: Duration = Duration::from_secs(5);
 /// How long Ready waits for a look at pods that may be ending.
 const HOLD_READY: Duration = Duration::from_secs(30);
-/// How long pods are followed after all was well again.
+/// How long pods are followed after all was well again: so long first, and four times as long with each further look
+/// within the longest, because a first look costs as much as there are pods.
 const LINGER: Duration = Duration::from_secs(30);
+const LONGEST_LINGER: Duration = Duration::from_mins(10);
 /// How long a pod may stay unexplained, and one that is missing uncreated, before events are followed.
 const ASK_EVENTS_AFTER: Duration = Duration::from_secs(8);
 /// How long known problems may be fewer than the DaemonSet counts before all pods are listed.
@@ -45,6 +47,7 @@ pub(super) struct Diagnosis {
     /// Since when something is not ready, and since when all is well again.
     unready_since: Option<Instant>,
     well_since: Option<Instant>,
+    linger: Linger,
     /// Since when fewer problems are known than there are, and since when pods are missing and none is made.
     short_since: Option<Instant>,
     missing_since: Option<Instant>,
@@ -67,6 +70,7 @@ impl Diagnosis {
             events: None,
             unready_since: None,
             well_since: None,
+            linger: Linger::default(),
             short_since: None,
             missing_since: None,
             before: None,
@@ -147,8 +151,9 @@ impl Diagnosis {
     /// All is well: pods are followed for a little longer, in case it is not for long.
     fn wind_down(&mut self, now: Instant) {
         (self.unready_since, self.short_since, self.missing_since) = (None, None, None);
-        let until = *self.well_since.get_or_insert(now) + LINGER;
+        let until = *self.well_since.get_or_insert(now) + self.linger.time;
         if self.pods.is_none() || until <= now {
+            self.linger.ended(self.pods.is_some(), now);
             self.rest();
         } else {
             self.due = Some(until);
@@ -164,6 +169,9 @@ impl Diagnosis {
         let extent = if wants_all { Extent::All } else { Extent::AtLeast(counts.unready().max(1)) };
         let has_all = self.listed.with(|listed| *listed == Some(Extent::All))
             || self.pods.as_ref().is_some_and(|(_, extent)| *extent == Extent::All);
+        if self.pods.is_none() {
+            self.linger.begin(now);
+        }
         if self.pods.is_none() || (wants_all && !has_all) {
             self.listed = Shared::new(None);
             self.pods = Some((self.follow_pods(extent), extent));
@@ -188,6 +196,34 @@ impl Diagnosis {
     }
 }
 
+/// How long pods are followed after all was well, so that a pod that fails again and again is not looked for each time.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    time: Duration,
+    ended_at: Option<Instant>,
+}
+
+impl Default for Linger {
+    fn default() -> Self {
+        Self { time: LINGER, ended_at: None }
+    }
+}
+
+impl Linger {
+    /// Pods begin to be followed.
+    fn begin(&mut self, now: Instant) {
+        let is_again = self.ended_at.is_some_and(|at| now < at + LONGEST_LINGER);
+        self.time = if is_again { (self.time * 4).min(LONGEST_LINGER) } else { LINGER };
+    }
+
+    /// Pods are followed no longer, if they `were`.
+    fn ended(&mut self, were: bool, now: Instant) {
+        if were {
+            self.ended_at = Some(now);
+        }
+    }
+}
+
 /// Since when something holds, kept in `since`.
 fn keep_since(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<Instant> {
     if holds {
@@ -196,4 +232,37 @@ fn keep_since(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<
         *since = None;
     }
     *since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pod is not ready for ten seconds in every `period`. Returns how often pods are looked for in an hour.
+    fn looks(period: u64) -> usize {
+        let (start, mut linger, mut well_since, mut looks) = (Instant::now(), Linger::default(), None, 0);
+        let mut is_followed = false;
+        for second in 0..3600 {
+            let now = start + Duration::from_secs(second);
+            if second % period < 10 {
+                if !is_followed {
+                    linger.begin(now);
+                    looks += 1;
+                }
+                (is_followed, well_since) = (true, None);
+            } else if *well_since.get_or_insert(now) + linger.time <= now {
+                linger.ended(is_followed, now);
+                is_followed = false;
+            }
+        }
+        looks
+    }
+
+    #[test]
+    fn pods_are_looked_for_ever_less_often_while_one_fails_again_and_again() {
+        assert_eq!(looks(60), 2);
+        assert_eq!(looks(180), 3);
+        assert_eq!(looks(20), 1);
+        assert_eq!(looks(1800), 2, "what is rare is followed only for a moment");
+    }
 }
