@@ -23,6 +23,10 @@ struct Options {
     #[arg(long, default_value = "1000", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(20..=20_000))]
     nodes: Vec<u32>,
 
+    /// Which components to roll out, with commas between them; fewer pods make a run with many nodes shorter
+    #[arg(long, value_delimiter = ',', default_values = rollout::names(), value_parser = rollout::names())]
+    components: Vec<String>,
+
     /// Measure labelling alone
     #[arg(long)]
     labels_only: bool,
@@ -35,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     for nodes in options.nodes {
         let begun = Instant::now();
-        let run = phases::run(usize::try_from(nodes)?, options.labels_only).await?;
+        let run = phases::run(usize::try_from(nodes)?, &options.components, options.labels_only).await?;
         let name = if run.labels_only { format!("labels-{nodes}.json") } else { format!("{nodes}.json") };
         std::fs::write(folder.join(name), serde_json::to_string_pretty(&run)? + "\n")?;
         page::write(&folder)?;

@@ -14,6 +14,9 @@ pub struct Run {
     /// Whether labelling is all that was measured.
     #[serde(default)]
     pub labels_only: bool,
+    /// Which components are rolled out.
+    #[serde(default)]
+    pub components: Vec<String>,
     pub machine: Machine,
     /// By name; seconds, ratios or megabytes, as the name says.
     pub figures: BTreeMap<String, f64>,

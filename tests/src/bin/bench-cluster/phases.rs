@@ -23,10 +23,11 @@ pub const SETTLED: &str = "settled minute";
 /// Thousands of pods take their time on two cores.
 pub const PATIENCE: Duration = Duration::from_mins(20);
 
-pub async fn run(count: usize, labels_only: bool) -> anyhow::Result<Run> {
+pub async fn run(count: usize, components: &[String], labels_only: bool) -> anyhow::Result<Run> {
     let mut run = Run {
         nodes: count,
         labels_only,
+        components: components.to_vec(),
         machine: Machine::this(),
         figures: [].into(),
         work: vec![],
@@ -65,7 +66,7 @@ async fn settled(bench: &mut Bench, names: &[String], run: &mut Run) -> anyhow::
 
     let (meter, mark) = (bench.meter().await?, bench.cluster.mark()?);
     bench.cluster.npu_nodes("late", 1, "container").await?;
-    all_ready(&bench.cluster, names.len() + 1).await;
+    all_ready(&bench.cluster, run, names.len() + 1).await;
     ready(&bench.cluster).await;
     bench.stop(&meter, "one node joins", run).await?;
     let patches = mark.our_writes()?.iter().filter(|write| write.resource == "nodes").count();

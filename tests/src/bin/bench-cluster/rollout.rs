@@ -19,6 +19,11 @@ pub const BEFORE: &str = "rollout by kubectl, before";
 pub const OURS: &str = "rollout";
 pub const AFTER: &str = "rollout by kubectl, after";
 
+/// The components that can be rolled out: those of nodes in mode container.
+pub fn names() -> Vec<&'static str> {
+    COMPONENTS.iter().filter(|one| one.runs_in(Workload::Container)).map(|one| one.name).collect()
+}
+
 /// Rolls out by kubectl and takes that away; then starts the controllers and rolls out by them.
 pub async fn roll_out(bench: &mut Bench, names: &[String], run: &mut Run) -> anyhow::Result<()> {
     say("2. All components, until every pod is ready: applied by kubectl, and by us");
@@ -33,8 +38,11 @@ pub async fn roll_out(bench: &mut Bench, names: &[String], run: &mut Run) -> any
         bench.cluster.expect_condition(CONFIG, component.condition_type, "False/Disabled").await;
     }
     let meter = bench.meter().await?;
-    bench.cluster.configure(CONFIG, Access::enable_all()).await?;
-    all_ready(&bench.cluster, names.len()).await;
+    let mut enabled: Vec<_> = run.components.iter().map(String::as_str).collect();
+    // Not for these nodes, but its controller has a DaemonSet to look after, too.
+    enabled.push("vfio-manager");
+    bench.cluster.configure(CONFIG, Access::enable(&enabled)).await?;
+    all_ready(&bench.cluster, run, names.len()).await;
     let work = bench.stop(&meter, OURS, run).await?;
     run.set("rollout of ours (s)", work.seconds);
     ready(&bench.cluster).await;
@@ -67,7 +75,8 @@ pub async fn compare(bench: &mut Bench, names: &[String], run: &mut Run) -> anyh
 /// The same DaemonSets on the same labels, applied by kubectl: what the rollout costs without us.
 async fn apply(bench: &mut Bench, count: usize, phase: &str, run: &mut Run) -> anyhow::Result<()> {
     let mut manifests = vec![];
-    for operand in repository::operands() {
+    let is_rolled_out = |name: &str| name == "vfio-manager" || run.components.iter().any(|one| one == name);
+    for operand in repository::operands().into_iter().filter(|one| is_rolled_out(one.component.name)) {
         let text = std::fs::read_to_string(repository::assets(operand).join("daemonset.yaml"))?;
         let mut manifest = serde_saphyr::from_str::<Value>(&text)?;
         // As the AcceleratorConfig of the benchmark says, see Access::configure.
@@ -76,14 +85,14 @@ async fn apply(bench: &mut Bench, count: usize, phase: &str, run: &mut Run) -> a
     }
     let meter = bench.meter().await?;
     install::apply(&bench.cluster.kubeconfig, &manifests)?;
-    all_ready(&bench.cluster, count).await;
+    all_ready(&bench.cluster, run, count).await;
     bench.stop(&meter, phase, run).await?;
     Ok(())
 }
 
-/// Until every component is available on every node.
-pub async fn all_ready(cluster: &Cluster, count: usize) {
-    let expected = COMPONENTS.iter().filter(|one| one.runs_in(Workload::Container)).count() * count;
+/// Until every component that is rolled out is available on every node.
+pub async fn all_ready(cluster: &Cluster, run: &Run, count: usize) {
+    let expected = run.components.len() * count;
     eventually_within(PATIENCE, "every pod to be ready", async || {
         let available = cluster.daemon_sets().await.into_iter().filter_map(|one| one.status?.number_available);
         Wait::until(available.sum::<i32>(), |sum| usize::try_from(*sum).is_ok_and(|sum| sum >= expected))

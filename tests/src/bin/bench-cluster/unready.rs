@@ -36,7 +36,8 @@ const UNREADY: &str = "sim.test/unready";
 /// One pod, and then 500 (at most half of them): a first look, and the minute after it in which nothing changes.
 pub async fn unready(bench: &mut Bench, nodes: usize, run: &mut Run) -> anyhow::Result<()> {
     say("6. Pods of one component that are not ready: one, and then 500");
-    let component = COMPONENTS.iter().find(|one| one.name == "device-plugin").context("no such component")?;
+    let component = COMPONENTS.iter().find(|one| run.components.first().is_some_and(|first| first == one.name));
+    let component = component.context("no such component")?;
     let pods = bench.cluster.namespaced::<Pod>(OPERANDS);
     let own = ListParams::default().labels(&format!("name={}", component.operand));
     let names = pods.list_metadata(&own).await?.items.into_iter().filter_map(|pod| pod.metadata.name);

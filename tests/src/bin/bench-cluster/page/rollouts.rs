@@ -25,10 +25,11 @@ pub fn rollouts(out: &mut String, runs: &[Run]) -> Result {
         let lists = run.requests.iter().filter(|one| one.phase == OURS && one.request == "list events");
         writeln!(
             out,
-            "- {} nodes: {:.1} s by us, {:.1} and {:.1} s by kubectl before and after. The API server took {:.1} s of \
+            "- {} nodes, {}: {:.1} s by us, {:.1} and {:.1} s by kubectl before and after. The API server took {:.1} s of \
              processor time, and {:.1} and {:.1} s for kubectl's. Ours were {} requests, {} of them lists of events, and {:.1} MB of \
              answers; they took {:.1} s of processor time themselves.",
             run.nodes,
+            run.components.join(", "),
             ours.seconds,
             before.seconds,
             after.seconds,

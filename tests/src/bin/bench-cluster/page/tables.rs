@@ -14,8 +14,8 @@ pub fn figures(out: &mut String, goals: &[Goal], runs: &[Run]) -> Result {
         write!(out, "| {figure} | {words} |")?;
         for run in runs {
             let value = run.figure(figure);
-            let is_miss = meets.is_some_and(|meets| !meets(run, value));
-            write!(out, " {value:.2}{} |", if is_miss { " **misses**" } else { "" })?;
+            let is_miss = value.is_finite() && meets.is_some_and(|meets| !meets(run, value));
+            write!(out, " {}{} |", in_figures(value), if is_miss { " **misses**" } else { "" })?;
             if is_miss {
                 let why = if why.is_empty() { String::new() } else { format!(": {why}") };
                 misses.push(format!("- *{figure}* misses its goal at {} nodes{why}.\n", run.nodes));
@@ -99,6 +99,11 @@ pub fn processes(out: &mut String, run: &Run) -> Result {
         )?;
     }
     Ok(())
+}
+
+/// A value; nothing when it was not measured.
+pub fn in_figures(value: f64) -> String {
+    if value.is_finite() { format!("{value:.2}") } else { String::new() }
 }
 
 /// The heads of the columns of these runs.

@@ -2,14 +2,15 @@
 
 use std::fmt::{Result, Write};
 
-use super::tables::heads;
+use super::tables::{heads, in_figures};
 use crate::measure::{Run, Work};
 use crate::phases::SETTLED;
 use crate::unready::{FIRST_LOOK, MANY, MINUTE_AFTER, ONE};
 
 const INTRODUCTION: &str = "\
 Pods of one component that run and are not ready; at 100 nodes 50 instead of 500. The first look lasts until a node is named, and 20 s at\n\
-least; in the minute after it nothing changes. The API server's processor time in a first look is also that of making the pods unready.\n\n";
+least; in the minute after it nothing changes. What is received in
+a settled minute answers the renewals of leases. The API server's processor time in a first look is also that of making the pods unready.\n\n";
 
 type Figure = (&'static str, fn(&Work) -> f64);
 
@@ -28,7 +29,7 @@ pub fn unready(out: &mut String, runs: &[Run]) -> Result {
         for (name, figure) in FIGURES {
             write!(out, "| {phase} | {name} |")?;
             for run in runs {
-                write!(out, " {:.2} |", run.work(&phase).map_or(f64::NAN, figure))?;
+                write!(out, " {} |", in_figures(run.work(&phase).map_or(f64::NAN, figure)))?;
             }
             out.push('\n');
         }
