@@ -141,10 +141,8 @@ impl Diagnosis {
         self.hold_until.is_some_and(|until| now < until) && self.listed.with(|listed| listed.is_none())
     }
 
+    /// What has been found so far, also while pods are still being listed: that takes a while where there are thousands.
     fn findings(&self, counts: Counts) -> Findings {
-        if self.listed.with(|listed| listed.is_none()) {
-            return Findings::default();
-        }
         self.target.problems.with(|problems| problems.findings(counts.missing() > 0, clock::now()))
     }
 
@@ -236,6 +234,8 @@ fn keep_since(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A pod is not ready for ten seconds in every `period`. Returns how often pods are looked for in an hour.
@@ -256,6 +256,19 @@ mod tests {
             }
         }
         looks
+    }
+
+    #[tokio::test]
+    async fn what_is_found_is_told_while_pods_are_still_listed() {
+        let client =
+            Client::try_from(kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"))).expect("a client");
+        let component = &accelerator_api::contract::COMPONENTS[0];
+        let diagnosis = Diagnosis::new(client, "rebellions", component, Arc::default());
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+        let pod: accelerator_operand::PodView = serde_json::from_value(pod).expect("a pod");
+        diagnosis.target.problems.with(|known| known.apply(&pod, clock::now()));
+        assert!(diagnosis.listed.with(|listed| listed.is_none()));
+        assert_eq!(diagnosis.findings(Counts::of(&DaemonSet::default())).pods(), 1);
     }
 
     #[test]
