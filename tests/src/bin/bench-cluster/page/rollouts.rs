@@ -11,8 +11,8 @@ The same DaemonSets on the same nodes are rolled out three times: by kubectl, by
 etcd grow from each to the next. What makes, binds and plays the pods takes most of the machine in all three. Ours adds a status write\n\
 of each program every few seconds, and a watch of its own pods for each controller while they are not ready. Until\n\
 [ADR 20](adr/0020-diagnosis-by-watch.md) each controller also listed events every 15 s, for which the API server reads every event of the\n\
-namespace from etcd: 141 such lists at 5,000 nodes, 0.6 s of its processor time each, on two processors that were full already. That made\n\
-the ratio of 1.34 that this page told then.\n\n";
+namespace from etcd: 141 such lists at 5,000 nodes. At 0.6 s of its processor time each, measured apart, that is some 85 s, about half of\n\
+what 79 s more took on two processors when this page told a ratio of 1.34. The rest was not measured then; each line below tells it now.\n\n";
 
 /// A line for each run that has all three.
 pub fn rollouts(out: &mut String, runs: &[Run]) -> Result {
