@@ -22,7 +22,7 @@ use crate::wait::{Wait, eventually};
 use crate::{Access, nodes};
 
 pub(crate) use shell::readiness;
-pub(crate) use status::is_ready;
+pub use status::is_ready;
 pub use trouble::Trouble;
 
 /// The kubelets of all machines of a cluster. Dropping them is as if every machine lost its power.

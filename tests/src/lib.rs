@@ -38,7 +38,7 @@ pub use cluster::Cluster;
 pub use control_plane::{ControlPlane, HOST, PLAYED, Profile, start_kwok};
 pub use controller::Controller;
 pub use history::{History, Recording};
-pub use kubelet::{Kubelets, Trouble};
+pub use kubelet::{Kubelets, Trouble, is_ready};
 pub use pool::Leased;
 pub use process::{Folder, Process, watch_stdin_and_reap};
 pub use progress::say;

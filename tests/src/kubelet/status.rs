@@ -27,6 +27,7 @@ impl Shown {
 }
 
 /// Whether a pod says that it is ready.
+#[must_use]
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")

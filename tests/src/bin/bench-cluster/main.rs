@@ -9,6 +9,7 @@ mod phases;
 mod plot;
 mod rollout;
 mod unready;
+mod upgrade;
 
 use std::time::Instant;
 
@@ -30,11 +31,21 @@ struct Options {
     /// Measure labelling alone
     #[arg(long)]
     labels_only: bool,
+
+    /// Measure an upgrade of the driver alone, so many nodes at once
+    #[arg(long, value_name = "NODES", conflicts_with = "labels_only")]
+    upgrade: Option<usize>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    if let Some(parallel) = options.upgrade {
+        for nodes in options.nodes {
+            upgrade::run(usize::try_from(nodes)?, parallel).await?;
+        }
+        return Ok(());
+    }
     let folder = root().join("docs/performance");
     std::fs::create_dir_all(&folder)?;
     for nodes in options.nodes {
