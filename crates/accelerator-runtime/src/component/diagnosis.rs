@@ -262,8 +262,7 @@ mod tests {
     async fn what_is_found_is_told_while_pods_are_still_listed() {
         let client =
             Client::try_from(kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"))).expect("a client");
-        let component = &accelerator_api::contract::COMPONENTS[0];
-        let diagnosis = Diagnosis::new(client, "rebellions", component, Arc::default());
+        let diagnosis = Diagnosis::new(client, "rebellions", "rebellions-driver", Arc::default());
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
         let pod: accelerator_operand::PodView = serde_json::from_value(pod).expect("a pod");
         diagnosis.target.problems.with(|known| known.apply(&pod, clock::now()));

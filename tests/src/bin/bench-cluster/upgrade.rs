@@ -13,19 +13,23 @@ use serde_json::json;
 use testbed::access::OPERANDS;
 use testbed::nodes::ATOM;
 use testbed::{
-    Access, Cluster, ControlPlane, Controller, Kubelets, Profile, Wait, eventually_within, is_ready, repository, say,
+    Access, Cluster, ControlPlane, Controller, Kubelets, Profile, Trouble, Wait, eventually_within, is_ready,
+    repository, say,
 };
 
 use crate::machine::Usage;
 
 const CONFIG: &str = "default";
+/// How long a driver takes to load, without which the machine that plays the cluster would be all that is measured.
+const LOADS: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_mins(20);
 
 /// Measures an upgrade of so many nodes, so many at once. Keeps nothing but what it says.
 pub async fn run(count: usize, parallel: usize) -> anyhow::Result<()> {
     let cluster = Cluster::connect(ControlPlane::start(Profile::Scale)?).await?;
     cluster.install().await?;
-    let _kubelets = Kubelets::start(&cluster).await?;
+    let kubelets = Kubelets::start(&cluster).await?;
+    kubelets.trouble(Trouble::slow("rbln-driver", LOADS));
     let mut controllers = vec![];
     for name in repository::programs() {
         controllers.push(Controller::start_shipped(&cluster, name).await?);
