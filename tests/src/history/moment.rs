@@ -23,6 +23,7 @@ pub struct SeenNode {
     pub state: String,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, Default)]
 pub struct SeenPod {
     pub name: String,
