@@ -91,4 +91,22 @@ mod tests {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }
+
+    /// The pattern of the schema, without its anchors.
+    fn pattern() -> String {
+        let crd = serde_json::to_value(accelerator_api::crd()).expect("a CRD");
+        let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/providers/properties/rebellions/properties/driver\
+                    /properties/upgradePolicy/properties/waitForJobs/properties/podSelector/pattern";
+        let pattern = crd.pointer(path).and_then(serde_json::Value::as_str).expect("a pattern");
+        pattern.trim_start_matches('^').trim_end_matches('$').to_owned()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn whatever_the_schema_takes_is_read(text in proptest::string::string_regex(&pattern()).expect("a pattern")) {
+            proptest::prop_assert!(parse(&text).is_some(), "{text:?}");
+        }
+    }
 }

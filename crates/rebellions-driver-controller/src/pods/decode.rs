@@ -129,7 +129,7 @@ pub(super) struct Waiting {
 impl<'de> Deserialize<'de> for Pod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut pod = Value::deserialize(deserializer)?;
-        let owners = pod["metadata"]["ownerReferences"].take();
+        let owners = pod.pointer_mut("/metadata/ownerReferences").map(Value::take).unwrap_or_default();
         let owners = Option::<Vec<Owner>>::deserialize(owners).map_err(D::Error::custom)?.unwrap_or_default();
         let view = PodView::deserialize(&pod).map_err(D::Error::custom)?;
         let fields = Fields::deserialize(pod).map_err(D::Error::custom)?;

@@ -9,7 +9,7 @@ const GENERIC_POOL: &str = "ubuntu22.04-5.15.0-130-generic";
 const OEM_POOL: &str = "ubuntu22.04-6.8.0-60-oem";
 
 /// What a section asks for whose image renders to this.
-fn request(template: &str, tag: &str, rendered: &str) -> Request {
+pub(super) fn request(template: &str, tag: &str, rendered: &str) -> Request {
     let image = Image { tag: tag.into(), ..Image::default() };
     let component = ComponentSpec { enabled: true, image: Some(image), ..ComponentSpec::default() };
     let section = DriverSpec { component, image_tag_template: template.into(), ..DriverSpec::default() };
@@ -27,7 +27,7 @@ fn uniform() -> Request {
     request("", "mine", "r.io/d:mine")
 }
 
-fn node(name: &str, kernel: &str, pool: Option<&str>) -> NodeView {
+pub(super) fn node(name: &str, kernel: &str, pool: Option<&str>) -> NodeView {
     NodeView {
         name: name.into(),
         deploys_driver: true,
@@ -40,7 +40,7 @@ fn node(name: &str, kernel: &str, pool: Option<&str>) -> NodeView {
     }
 }
 
-fn install(image: &str) -> Install {
+pub(super) fn install(image: &str) -> Install {
     Install { image: image.into(), ..Install::default() }
 }
 
@@ -236,6 +236,27 @@ fn a_pod_that_was_left_behind_and_never_began_goes_before_the_node_moves() {
     assert_eq!(moves(&pools), [("n", Some(GENERIC_POOL))]);
 }
 
+/// Nobody selects the node any more, and no DaemonSet is there that would notice.
+#[test]
+fn a_pod_that_was_left_behind_goes_where_no_driver_is_wanted() {
+    let left = pod("n", None, "r.io/d:3.0.0");
+    let gone = [Leftover { name: "pod-n".into(), uid: "uid-n".into() }];
+    let away = NodeView { deploys_driver: false, ..node("n", GENERIC, None) };
+    for nodes in [vec![away], vec![]] {
+        assert_eq!(decide(Some(&per_kernel()), &nodes, std::slice::from_ref(&left), &[]).leftovers, gone);
+    }
+    let nodes = [node("n", GENERIC, None)];
+    assert_eq!(decide(None, &nodes, std::slice::from_ref(&left), &[]).leftovers, gone);
+    assert_eq!(decide(Some(&per_kernel()), &nodes, std::slice::from_ref(&left), &[]).leftovers, []);
+    let unknown = [node("n", "", None)];
+    assert_eq!(decide(Some(&per_kernel()), &unknown, std::slice::from_ref(&left), &[]).leftovers, []);
+    assert_eq!(
+        decide(Some(&uniform()), &nodes, &[left], &[]).leftovers,
+        [],
+        "its DaemonSet is made again and adopts it"
+    );
+}
+
 #[test]
 fn a_pools_daemon_set_goes_with_its_last_node_and_its_last_pod() {
     let live = [existing(Some(OEM_POOL), "x"), existing(Some(GENERIC_POOL), "y")];
@@ -306,4 +327,21 @@ fn daemon_sets_are_known_by_their_names() {
     assert_eq!(named("rebellions-driver"), Some(existing(None, "i")));
     assert_eq!(named("rebellions-driver-p"), Some(existing(Some("p"), "i")));
     assert_eq!(named("rebellions-device-plugin"), None);
+}
+
+/// How long a look at a large cluster takes.
+#[test]
+#[ignore = "measures"]
+fn five_thousand_nodes() {
+    let kernels = [GENERIC, OEM, "6.8.0-61-oem", "5.15.0-131-generic"];
+    let name = |index: usize| format!("node-{index}");
+    let pool_of = |index: usize| format!("ubuntu22.04-{}", kernels[index % 4]);
+    let nodes: Vec<_> = (0..5000).map(|index| node(&name(index), kernels[index % 4], Some(&pool_of(index)))).collect();
+    let pods: Vec<_> = (0..5000).map(|index| pod(&name(index), Some(&pool_of(index)), "x")).collect();
+    let live: Vec<_> = (0..4).map(|index| existing(Some(&pool_of(index)), "x")).collect();
+    let begin = std::time::Instant::now();
+    let pools = decide(Some(&per_kernel()), &nodes, &pods, &live);
+    let took = begin.elapsed();
+    assert_eq!((pools.wanted.len(), pools.targets.len(), pools.moves.len()), (4, 5000, 0), "{took:?}");
+    assert!(took.as_secs() < 1, "{took:?}");
 }
