@@ -14,7 +14,8 @@ impl Duration {
     /// Reads `1h30m`; `None` when the text is no such span.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'h' | b'm' | b's'));
+        // Everything else that is a span of time elsewhere, milliseconds for example, is none here.
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"hms".contains(&byte)) && !text.contains("ms");
         text.parse().ok().filter(|_| is_plain).map(Self)
     }
 }
