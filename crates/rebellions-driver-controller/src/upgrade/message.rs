@@ -17,7 +17,8 @@ const LONGEST: usize = 500;
 
 pub(super) fn begun(member: &Member<'_>, record: &Record) -> String {
     let again = if record.attempt > 1 { format!(" (attempt {})", record.attempt) } else { String::new() };
-    let cordon = if record.cordoned { "the node is cordoned" } else { "the node was cordoned before and stays so" };
+    let was_cordoned = member.node.is_unschedulable;
+    let cordon = if was_cordoned { "the node was cordoned before and stays so" } else { "the node is cordoned" };
     format!(
         "node {}: upgrade of driver pod {} begins{again}: {cordon}, then pods that use NPUs are evicted",
         name(member),

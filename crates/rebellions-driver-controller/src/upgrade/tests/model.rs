@@ -1,5 +1,7 @@
 //! What may happen to the cluster, in any order.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::SignedDuration;
 use proptest::prelude::*;
 
@@ -192,7 +194,7 @@ impl World {
         let cordoned = self.nodes.values().filter(|node| node.cordon == Cordon::Admins).count();
         let max_unavailable = IntOrPercent::Int(cordoned + 1);
         self.settings = Settings { max_unavailable, ..super::world::settings() };
-        (self.labeler, self.missing) = (true, Default::default());
+        (self.labeler, self.missing) = (true, BTreeSet::new());
         for machine in self.nodes.values_mut() {
             (machine.view.is_ready, machine.view.is_skipped, machine.crashes) = (true, false, false);
             machine.pods.retain(|pod| pod.obstacle.is_none());

@@ -22,8 +22,8 @@ pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("a time")
 }
 
-pub(super) fn ago(minutes: i64) -> Option<Timestamp> {
-    Some(now() - SignedDuration::from_mins(minutes))
+pub(super) fn ago(minutes: i64) -> Timestamp {
+    now() - SignedDuration::from_mins(minutes)
 }
 
 pub(super) fn pod(name: &str) -> PodName {
@@ -75,7 +75,7 @@ impl Scene {
             install: "new".into(),
             attempt: 1,
             cordoned: true,
-            since: ago(minutes),
+            since: Some(ago(minutes)),
             replaces: "old-pod".into(),
             npus: BTreeMap::from([("rebellions.ai/ATOM".to_owned(), 8)]),
             ..Record::default()
@@ -132,7 +132,7 @@ impl Scene {
 
     pub(super) fn obstacle(self, obstacle: Obstacle) -> Self {
         self.pods(|pods| {
-            pods.to_evict = vec![workload("w1"), WorkloadPod { obstacle: Some(obstacle), ..workload("w2") }]
+            pods.to_evict = vec![workload("w1"), WorkloadPod { obstacle: Some(obstacle), ..workload("w2") }];
         })
     }
 

@@ -113,7 +113,7 @@ fn a_cordoned_node_waits_for_jobs_and_evicts() {
     };
     let ending =
         |scene: Scene| scene.pods(|pods| pods.to_evict = vec![WorkloadPod { is_terminating: true, ..workload("w1") }]);
-    let forever = Scene { jobs_gone: ago(1), ..cordoned(8).evicts(&["w1"]) };
+    let forever = Scene { jobs_gone: Some(ago(1)), ..cordoned(8).evicts(&["w1"]) };
     holds(&[
         ("pods are not listed yet", Scene { pods: None, ..cordoned(0) }, &[]),
         ("pods cannot be listed", Scene { pods: None, ..cordoned(5) }, &["uncordon, Failed, PodsUnknown"]),
@@ -156,7 +156,7 @@ fn a_restarting_node_replaces_its_driver_once_nothing_uses_it() {
         move |scene: Scene| {
             scene.new_driver(|pod| {
                 pod.is_ready = false;
-                change(pod)
+                change(pod);
             })
         }
     };
