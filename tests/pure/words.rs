@@ -6,9 +6,13 @@ use testbed::repository::root;
 
 use crate::files::{below, read};
 
-/// Files of code that ships.
+/// Files of code that ships: no `tests.rs`, and nothing in a folder `tests`.
 fn sources(tree: &str) -> impl Iterator<Item = std::path::PathBuf> {
-    below(&root().join(tree), ".rs").into_iter().filter(|path| !path.ends_with("tests.rs"))
+    let is_test = |path: &std::path::Path| {
+        let inside = path.strip_prefix(root()).unwrap_or(path);
+        path.ends_with("tests.rs") || inside.iter().any(|folder| folder == "tests")
+    };
+    below(&root().join(tree), ".rs").into_iter().filter(move |path| !is_test(path))
 }
 
 /// The code that ships: no comments, and nothing after the first `#[cfg(test)]`.
