@@ -5,6 +5,7 @@
 
 mod action;
 mod clearing;
+mod ends;
 mod facts;
 mod fleet;
 mod message;

@@ -6,7 +6,7 @@ use accelerator_api::contract::{DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGR
 use k8s_openapi::jiff::SignedDuration;
 
 use super::clearing::is_obstacle;
-use super::{Member, Reason, Record, Settings, Target};
+use super::{Member, Reason, Record, Settings, State, Target};
 use crate::pods::{NodePods, Obstacle, WorkloadPod};
 
 /// How many names a text has before it only counts.
@@ -31,11 +31,11 @@ pub(super) fn done(member: &Member<'_>) -> String {
 }
 
 /// Why an upgrade ends without a result.
-pub(super) fn ended(member: &Member<'_>, settings: &Settings) -> String {
+pub(super) fn ended(member: &Member<'_>, state: Option<State>, settings: &Settings) -> String {
     let why = match member.target {
         _ if !settings.auto_upgrade => "driver.upgradePolicy.autoUpgrade is off".to_owned(),
         Target::Unknown(why) if member.node.deploys_driver => why.to_owned(),
-        Target::Install { .. } if member.node.deploys_driver && member.node.is_skipped => {
+        _ if state == Some(State::Skipped) => {
             format!("its label {DRIVER_UPGRADE_SKIP_LABEL} is true")
         }
         Target::Install { .. } if member.node.deploys_driver => {

@@ -6,7 +6,7 @@ use super::clearing::{Clearing, clearing};
 use super::facts::Stage;
 use super::patch::NodePatch;
 use super::record::later;
-use super::{Action, Member, Reason, Record, Settings, State, Tell, message};
+use super::{Action, Member, Reason, Record, Settings, State};
 
 /// How long the kubelet may take to report that the NPUs of a device plugin that ended are gone. Until then what it reports
 /// could be taken for the NPUs of the new driver.
@@ -38,7 +38,7 @@ enum Verdict {
 }
 
 impl Step {
-    fn act(action: Action) -> Self {
+    pub(super) fn act(action: Action) -> Self {
         Self { actions: vec![action], ..Self::default() }
     }
 
@@ -256,48 +256,6 @@ impl Stepper<'_> {
             patch.resumed()
         };
         Step::act(patch.continued(state, record).action(None))
-    }
-
-    fn done(&self) -> Step {
-        let note = message::done(self.member);
-        let patch = NodePatch::of(self.member.node).ended(Some(State::Done), None);
-        Step::act(patch.action(Some(Tell::normal(Tell::DONE, note))))
-    }
-
-    fn fail(&self, record: &Record, reason: Reason) -> Step {
-        let message = message::failure(reason, self.member, record, self.settings);
-        let failed = Record {
-            install: self.member.digest().unwrap_or(&record.install).to_owned(),
-            since: Some(self.now),
-            reason: reason.as_str().into(),
-            message: message.clone(),
-            ..record.clone()
-        };
-        let patch = NodePatch::of(self.member.node).ended(Some(State::Failed), Some(failed));
-        Step::act(patch.action(Some(Tell::warning(Tell::FAILED, message))))
-    }
-
-    /// Ends an upgrade without a result.
-    fn end(&self, state: Option<State>) -> Step {
-        let note = message::ended(self.member, self.settings);
-        let patch = NodePatch::of(self.member.node).ended(state, None);
-        Step::act(patch.action(Some(Tell::normal(Tell::ENDED, note))))
-    }
-
-    fn wind_down(&self, stage: Stage<'_>) -> Step {
-        let node = self.member.node;
-        match stage {
-            Stage::UnderWay(..) => self.end(None),
-            Stage::Lost => self.record_lost(),
-            Stage::Idle if node.state.is_none() => Step::default(),
-            Stage::Idle | Stage::Failed(_) => Step::act(NodePatch::of(node).ended(None, None).action(None)),
-        }
-    }
-
-    fn record_lost(&self) -> Step {
-        let note = message::record_lost(self.member);
-        let patch = NodePatch::of(self.member.node).ended(None, None);
-        Step::act(patch.action(Some(Tell::warning(Tell::RECORD_LOST, note))))
     }
 
     /// When somebody lifted our cordon, the record stops claiming it, at once: the next cordon is somebody else's.
