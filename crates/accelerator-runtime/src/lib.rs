@@ -21,8 +21,8 @@ mod watch;
 mod watch_rate_limit;
 
 pub use absence::AbsenceCheck;
-pub use accelerator_process::Backoff;
 pub use accelerator_process::clock::now;
+pub use accelerator_process::{Backoff, chain};
 pub use component::{Extension, Layout, Stance, run_component, run_extended};
 pub use events::{EventRequest, Events};
 pub use follow::{Ended, Retries, Source, Task, View};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use accelerator_process::chain;
+use accelerator_runtime::chain;
 use accelerator_runtime::{Backoff, EventRequest, Events, Shared, Store, random};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};

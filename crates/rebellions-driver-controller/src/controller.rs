@@ -7,7 +7,7 @@ use std::time::Duration;
 use accelerator_api::contract::{COMPONENTS, Component, DRIVER};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
 use accelerator_operand::{Observation, Outcome, Report, present};
-use accelerator_process::chain;
+use accelerator_runtime::chain;
 use accelerator_runtime::{Extension, Layout, Options, Runtime, Shared, Stance, Store, now};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
