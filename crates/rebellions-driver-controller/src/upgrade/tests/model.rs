@@ -84,13 +84,13 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         node.clone().prop_map(RemoveLabel),
         node.prop_map(RemoveRecord),
     ];
-    let plan = || {
+    let plan = {
         (prop_oneof![3 => Just(usize::MAX), 1 => 0..4_usize], prop_oneof![3 => Just(usize::MAX), 1 => 1..4_usize])
             .prop_map(|(lives, refused)| Plan { lives, refused })
     };
     prop_oneof![
         4 => prop_oneof![Just(5), Just(30), Just(120), Just(900)].prop_map(Time),
-        4 => (prop_oneof![Just(5), Just(30)], plan()).prop_map(|(_, plan)| plan),
+        4 => plan,
         1 => others.clone().prop_map(meanwhile),
         3 => others,
     ]
