@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use accelerator_runtime::chain;
-use accelerator_runtime::{Backoff, EventRequest, Events, Shared, Store, random};
+use accelerator_runtime::{Backoff, EventRequest, Events, Shared, random};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::metrics::UpgradeMetrics;
 use crate::node::{Node, NodeView};
 use crate::pods::PodName;
+use crate::seen::Counted;
 use crate::upgrade::{Action, EVICTION_RETRY, Tell};
 
 /// Requests in flight at once.
@@ -33,7 +34,7 @@ pub struct Actor {
     client: Client,
     manager: &'static str,
     namespace: String,
-    nodes: Shared<Store<NodeView>>,
+    nodes: Shared<Counted<NodeView>>,
     events: Events,
     /// What became of evictions, by the pod's identity.
     evictions: BTreeMap<String, Eviction>,
@@ -75,7 +76,7 @@ impl Actor {
         client: Client,
         manager: &'static str,
         namespace: &str,
-        nodes: Shared<Store<NodeView>>,
+        nodes: Shared<Counted<NodeView>>,
         events: Events,
         metrics: UpgradeMetrics,
     ) -> Self {

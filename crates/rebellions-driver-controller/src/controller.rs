@@ -8,7 +8,7 @@ use accelerator_api::contract::{COMPONENTS, Component, DRIVER};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
 use accelerator_operand::{Observation, Outcome, Report, present};
 use accelerator_runtime::chain;
-use accelerator_runtime::{Extension, Layout, Options, Runtime, Shared, Stance, Store, now};
+use accelerator_runtime::{Extension, Layout, Options, Runtime, Shared, Stance, now};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -27,6 +27,7 @@ use crate::pods::{DriverPod, NodePods, Pod, Rules};
 use crate::policy::Policy;
 use crate::pool_status::statuses;
 use crate::pools::{self, Existing, Pools, Request, Target};
+use crate::seen::Counted;
 use crate::standing::{self, Counts};
 use crate::strays::Strays;
 use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
@@ -37,8 +38,9 @@ const UNANSWERED: Duration = Duration::from_secs(2);
 /// What the driver's controller does beyond keeping DaemonSets.
 #[allow(missing_debug_implementations, reason = "a client has none")]
 pub struct Driver {
-    nodes: Shared<Store<NodeView>>,
-    pods: Shared<Store<DriverPod>>,
+    nodes: Shared<Counted<NodeView>>,
+    pods: Shared<Counted<DriverPod>>,
+    seen: Seen,
     follower: Follower,
     actor: Actor,
     strays: Strays,
@@ -50,8 +52,9 @@ pub struct Driver {
     own_node: Option<String>,
     /// Since when no job has been seen on a node that is followed.
     jobs_gone: BTreeMap<String, Timestamp>,
-    /// What is wanted, as of the last look.
+    /// What is wanted, as of the last look, and from what that was worked out.
     pools: Pools,
+    basis: Option<Basis>,
     /// What the pools' DaemonSets install, as of the last look.
     installed: BTreeMap<Option<String>, String>,
     is_preinstalled: bool,
@@ -66,7 +69,7 @@ impl Driver {
     #[must_use]
     pub fn new(runtime: &mut Runtime, options: &Options) -> Self {
         let client = runtime.client.clone();
-        let (nodes, pods) = (Shared::new(Store::default()), Shared::new(Store::default()));
+        let (nodes, pods) = (Shared::new(Counted::default()), Shared::new(Counted::default()));
         runtime.watch(
             Api::<Node>::all(client.clone()),
             ListParams::default().labels(DRIVER.deploy_label),
@@ -92,11 +95,13 @@ impl Driver {
             news: News::default(),
             nodes,
             pods,
+            seen: Seen::default(),
             operands: options.operand_namespace.clone(),
             controllers: options.namespace(),
             own_node: options.node_name.clone(),
             jobs_gone: BTreeMap::new(),
             pools: Pools::default(),
+            basis: None,
             installed: BTreeMap::new(),
             is_preinstalled: false,
             rollback: Rollback::default(),
@@ -106,8 +111,27 @@ impl Driver {
         }
     }
 
-    fn snapshots(&self) -> Option<(Vec<NodeView>, Vec<DriverPod>)> {
-        Some((self.nodes.with(|store| store.snapshot())?, self.pods.with(|store| store.snapshot())?))
+    /// Nodes and pods as they are now; `None` as long as they have not been listed.
+    fn see(&mut self) -> Option<Seen> {
+        let changes = (self.nodes.with(|nodes| nodes.changes()), self.pods.with(|pods| pods.changes()));
+        if self.seen.changes != Some(changes) {
+            self.seen = Seen {
+                nodes: self.nodes.with(|nodes| nodes.snapshot())?.into(),
+                pods: self.pods.with(|pods| pods.snapshot())?.into(),
+                changes: Some(changes),
+            };
+        }
+        Some(self.seen.clone())
+    }
+
+    /// What is wanted: worked out again only when something that it depends on has changed.
+    fn work_out(&mut self, request: Option<Request>, existing: Vec<Existing>, seen: &Seen) {
+        let basis = Basis { request, existing, changes: seen.changes };
+        if self.basis.as_ref() != Some(&basis) {
+            let (nodes, pods) = (references(&seen.nodes), references(&seen.pods));
+            self.pools = pools::pools(basis.request.as_ref(), &nodes, &pods, &basis.existing);
+            self.basis = Some(basis);
+        }
     }
 
     /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
@@ -146,7 +170,7 @@ impl Driver {
         Ok(sorted)
     }
 
-    fn plan(&self, policy: &Policy, seen: &Seen<'_>) -> UpgradePlan {
+    fn plan(&self, policy: &Policy, seen: &Sight<'_>) -> UpgradePlan {
         let settings = Settings::from(policy);
         let by_node = seen.pods.iter().fold(BTreeMap::<&str, Vec<&DriverPod>>::new(), |mut all, pod| {
             all.entry(pod.node.as_str()).or_default().push(pod);
@@ -212,8 +236,24 @@ struct Rollback {
     is_written: bool,
 }
 
+/// Nodes and driver pods at one moment, and how often they had changed by then.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    nodes: Arc<[NodeView]>,
+    pods: Arc<[DriverPod]>,
+    changes: Option<(u64, u64)>,
+}
+
+/// What pools are worked out from.
+#[derive(Debug, PartialEq)]
+struct Basis {
+    request: Option<Request>,
+    existing: Vec<Existing>,
+    changes: Option<(u64, u64)>,
+}
+
 /// What a plan is made from.
-struct Seen<'a> {
+struct Sight<'a> {
     nodes: &'a [&'a NodeView],
     pods: &'a [DriverPod],
     sorted: &'a BTreeMap<String, NodePods>,
@@ -231,7 +271,7 @@ impl Extension for Driver {
     }
 
     fn lay_out(&mut self, wanted: DaemonSet, settings: &Rebellions, live: &[Arc<DaemonSet>]) -> Option<Layout> {
-        let (nodes, pods) = self.snapshots()?;
+        let seen = self.see()?;
         let section = settings.driver.as_ref()?;
         self.is_preinstalled = section.is_preinstalled();
         let request = if self.is_preinstalled { None } else { Request::of(section, &wanted) };
@@ -244,7 +284,7 @@ impl Extension for Driver {
                 }
             }
         }
-        self.pools = pools::pools(request.as_ref(), &references(&nodes), &references(&pods), &existing);
+        self.work_out(request, existing, &seen);
         self.rollback.is_written = self.pools.wanted.iter().any(|pool| pool.history.rolled_back.is_some());
         let wanted: Vec<_> = self.pools.wanted.iter().map(|pool| for_pool(&wanted, pool)).collect();
         let removed = |keeps_pods: bool| {
@@ -260,20 +300,20 @@ impl Extension for Driver {
     }
 
     async fn act(&mut self, stance: Stance<'_>, runtime: &Runtime) -> Option<Instant> {
-        let (nodes, pods) = self.snapshots()?;
+        let seen = self.see()?;
         let policy = match stance {
             Stance::Unknown => return None,
             Stance::Wanted(_, settings) => {
                 Policy::of(settings.driver.as_ref().and_then(|section| section.upgrade_policy.as_ref()))
             }
             Stance::Unwanted => {
-                self.pools = pools::pools(None, &references(&nodes), &references(&pods), &[]);
+                self.work_out(None, vec![], &seen);
                 Policy::of(None)
             }
         };
         self.upgrades = policy.auto_upgrade;
         let now = now();
-        let caught_up = match self.catch_up(&nodes).await {
+        let caught_up = match self.catch_up(&seen.nodes).await {
             Ok(()) => self.sort_pods(&policy, now).await,
             Err(error) => Err(error),
         };
@@ -287,10 +327,10 @@ impl Extension for Driver {
             }
         };
         self.is_trouble_told = false;
-        let (nodes, pods) = self.snapshots()?;
+        let seen = self.see()?;
         let strays: Vec<_> = self.strays.iter().cloned().collect();
-        let nodes: Vec<_> = nodes.iter().chain(&strays).collect();
-        let mut plan = self.plan(&policy, &Seen { nodes: &nodes, pods: &pods, sorted: &sorted, now });
+        let nodes: Vec<_> = seen.nodes.iter().chain(&strays).collect();
+        let mut plan = self.plan(&policy, &Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, now });
         self.follower.follow(&plan.follow);
         let actions = self.actions(&mut plan, &nodes);
         let acted = self.actor.carry_out(actions, now).await;
@@ -309,9 +349,14 @@ impl Extension for Driver {
     }
 
     fn refine(&self, outcome: Outcome) -> Outcome {
-        let Some((_, pods)) = self.snapshots() else { return outcome };
         let progress = self.summary.blocked.as_ref().map(|(_, why)| why).or(self.summary.progressing.as_ref());
-        standing::refine(outcome, &self.pools, &references(&pods), self.upgrades, progress.map(String::as_str))
+        standing::refine(
+            outcome,
+            &self.pools,
+            &references(&self.seen.pods),
+            self.upgrades,
+            progress.map(String::as_str),
+        )
     }
 
     fn complete(
@@ -321,11 +366,10 @@ impl Extension for Driver {
         generation: Option<i64>,
         now: Timestamp,
     ) {
-        let Some((_, pods)) = self.snapshots() else { return };
         if matches!(report.reason, Reason::Disabled | Reason::Unreadable | Reason::Preinstalled) {
             return;
         }
-        let pods = references(&pods);
+        let pods = references(&self.seen.pods);
         let counts = Counts::of(&self.pools, &pods);
         report.entry.desired = counts.desired;
         report.entry.updated = counts.updated;

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod pool;
 pub mod pool_status;
 pub mod pools;
+pub mod seen;
 pub mod selector;
 pub mod standing;
 pub mod strays;

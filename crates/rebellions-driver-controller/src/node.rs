@@ -10,7 +10,7 @@ use accelerator_api::contract::{
     DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL, DRIVER_UPGRADE_STATE_LABEL, NPU_RESOURCE_PREFIX,
     OWNED_LABELS_ANNOTATION,
 };
-use accelerator_runtime::{Event, Holder, Store, Stored, version_of};
+use accelerator_runtime::{Stored, version_of};
 
 use crate::family::families;
 use crate::os;
@@ -78,22 +78,6 @@ const PAUSED: &str = "paused-";
 impl Stored for NodeView {
     fn version(&self) -> u64 {
         self.version
-    }
-}
-
-impl Holder<Node> for Store<NodeView> {
-    type Value = NodeView;
-
-    fn project(node: Node) -> NodeView {
-        NodeView::of(node)
-    }
-
-    fn store(&mut self) -> &mut Self {
-        self
-    }
-
-    fn take(&mut self, event: Event<NodeView>) {
-        self.apply(event);
     }
 }
 

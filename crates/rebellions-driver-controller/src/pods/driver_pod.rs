@@ -2,7 +2,7 @@
 
 use accelerator_api::contract::{DRIVER_INSTALL_ANNOTATION, DRIVER_KERNEL_ANNOTATION, DRIVER_POOL_LABEL};
 use accelerator_operand::PodProblem;
-use accelerator_runtime::{Event, Holder, Store, Stored, now, version_of};
+use accelerator_runtime::{Stored, version_of};
 use k8s_openapi::jiff::Timestamp;
 
 use super::decode::{ContainerStatus, Fields, Waiting};
@@ -11,22 +11,6 @@ use super::{DriverPod, Pod};
 impl Stored for DriverPod {
     fn version(&self) -> u64 {
         self.version
-    }
-}
-
-impl Holder<Pod> for Store<DriverPod> {
-    type Value = DriverPod;
-
-    fn project(pod: Pod) -> DriverPod {
-        DriverPod::of(pod, now())
-    }
-
-    fn store(&mut self) -> &mut Self {
-        self
-    }
-
-    fn take(&mut self, event: Event<DriverPod>) {
-        self.apply(event);
     }
 }
 
