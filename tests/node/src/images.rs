@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use accelerator_api::contract;
 use anyhow::Context;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, Probe};
@@ -98,8 +99,19 @@ fn wanted() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
             let image = container.image.clone().context("a container without an image")?;
             wanted.entry(image).or_default().extend(started(container));
         }
+        if operand.component.name == contract::DRIVER.name {
+            let main = pod.containers.first().context("a DaemonSet without containers")?;
+            let image = main.image.clone().context("a container without an image")?;
+            wanted.entry(format!("{image}-{}", kernel_and_system()?)).or_default().extend(started(main));
+        }
     }
     Ok(wanted)
+}
+
+/// What the driver's images are made for: the kernel of this machine, which nodes share, and the system that their root is of.
+fn kernel_and_system() -> anyhow::Result<String> {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(format!("{}-debian13", kernel.trim()))
 }
 
 /// Absolute paths of what is started in a container, by itself and by its probes. A name without a folder is looked for in

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::DeleteParams;
 use node_suite::world::{is_of, stand_in};
 use node_suite::{VirtualNode, World, images};
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::access::OPERANDS;
 use testbed::controller::Controller;
 use testbed::nodes::npu_labels;
@@ -27,6 +27,14 @@ const HOLDER: &str = "machine";
 
 /// The NPUs' device ids, each with its address.
 const NPUS: [(u16, &str); 2] = [(0x1250, "0000:00:04.0"), (0x2130, "0000:00:05.0")];
+
+/// Every component that is tried here. The driver's image is the same for every kernel, because that of the machine is another than
+/// that of the other nodes.
+fn section() -> Value {
+    let mut section = Access::enable(COMPONENTS);
+    section["driver"]["image"] = json!({"tag": "3.0.0"});
+    section
+}
 
 /// A driver that any device may be given to by its id: it stands in for the vendor's.
 const NATIVE: &str = "modprobe uio_pci_generic && echo 1eff 2130 >/sys/bus/pci/drivers/uio_pci_generic/new_id";
@@ -58,7 +66,7 @@ async fn boot(world: &mut World) -> anyhow::Result<Vec<Controller>> {
     told("a machine is made and takes commands", begun);
     world.cluster.install().await?;
     let controllers = world.cluster.start_all().await;
-    world.cluster.configure("npu", Access::enable(COMPONENTS)).await?;
+    world.cluster.configure("npu", section()).await?;
     machine(world)?.ready(&world.cluster).await?;
     told("it is a node that is Ready", begun);
     for (label, value) in npu_labels() {
@@ -186,7 +194,7 @@ async fn start_holder(world: &World) -> anyhow::Result<String> {
 async fn replace_agent(world: &World) -> anyhow::Result<()> {
     let before = agent(world).await?.context("no agent")?;
     let begun = Instant::now();
-    let mut section = Access::enable(COMPONENTS);
+    let mut section = section();
     section["vfioManager"]["env"] = json!([{"name": "REPLACED", "value": "yes"}]);
     world.cluster.configure("npu", section).await?;
     eventually("another agent to be Ready", async || {
