@@ -50,8 +50,8 @@ pub trait Holder<K>: Send + 'static {
     /// The store.
     fn store(&mut self) -> &mut Store<Self::Value>;
 
-    /// Takes over what the watch says.
-    fn take(&mut self, event: Event<Self::Value>);
+    /// Takes over what the watch says. Returns whether the controller has to look because of it.
+    fn take(&mut self, event: Event<Self::Value>) -> bool;
 }
 
 impl<K: Resource + Send + Sync + 'static> Holder<K> for Store<Arc<K>> {
@@ -65,8 +65,9 @@ impl<K: Resource + Send + Sync + 'static> Holder<K> for Store<Arc<K>> {
         self
     }
 
-    fn take(&mut self, event: Event<Arc<K>>) {
+    fn take(&mut self, event: Event<Arc<K>>) -> bool {
         self.apply(event);
+        true
     }
 }
 
@@ -230,8 +231,9 @@ where
     }
 
     fn tell(&self, event: Event<H::Value>) {
-        self.holder.with(|holder| holder.take(event));
-        self.changed.notify_one();
+        if self.holder.with(|holder| holder.take(event)) {
+            self.changed.notify_one();
+        }
     }
 
     async fn failed(&mut self, broken: &WatchError) {

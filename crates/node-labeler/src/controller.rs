@@ -84,8 +84,9 @@ impl Holder<PartialObjectMeta<Node>> for Index {
         self.store()
     }
 
-    fn take(&mut self, event: Event<NodeView>) {
+    fn take(&mut self, event: Event<NodeView>) -> bool {
         self.take(event, Instant::now());
+        true
     }
 }
 

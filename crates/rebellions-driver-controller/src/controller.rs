@@ -213,17 +213,38 @@ impl Driver {
     /// The plan's actions, and those by which nodes change pools without being disturbed.
     fn actions(&self, plan: &mut UpgradePlan, nodes: &[&NodeView]) -> Vec<Action> {
         let mut actions = std::mem::take(&mut plan.actions);
+        let nodes: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
+        self.renew_versions(&mut actions, &nodes);
         let planned: BTreeSet<_> = actions.iter().map(|action| action.node().to_owned()).collect();
-        let versions: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), node.version)).collect();
+        let mut moves = vec![];
         for change in self.pools.moves.iter().filter(|change| !planned.contains(&change.node)) {
-            let patch = pools::patch(change, versions.get(change.node.as_str()).copied().unwrap_or_default());
-            actions.push(Action::Patch { node: change.node.clone(), patch, tell: None });
+            let Some(node) = nodes.get(change.node.as_str()) else { continue };
+            let patch = pools::patch(change, node.version);
+            moves.push(Action::Patch { node: change.node.clone(), patch, tell: None });
         }
+        self.renew_versions(&mut moves, &nodes);
+        actions.append(&mut moves);
         for pod in &self.pools.leftovers {
             let (name, uid) = (pod.name.clone(), pod.uid.clone());
             actions.push(Action::DeleteDriverPod { node: String::new(), name, uid });
         }
         actions
+    }
+}
+
+impl Driver {
+    /// Lets patches be for the newest version of a node where only heartbeats have come since: a plan is made from what was seen
+    /// when something had changed last.
+    fn renew_versions(&self, actions: &mut [Action], seen: &BTreeMap<&str, &NodeView>) {
+        for action in actions {
+            let Action::Patch { node, patch, .. } = action else { continue };
+            let before = seen.get(node.as_str());
+            let version =
+                before.and_then(|before| self.nodes.with(|nodes| nodes.still(node, before).map(|now| now.version)));
+            if let Some(version) = version {
+                patch["metadata"]["resourceVersion"] = version.to_string().into();
+            }
+        }
     }
 }
 

@@ -62,7 +62,14 @@ impl<T: Comparable> Counted<T> {
         self.store.answered(name, object);
     }
 
-    fn apply(&mut self, event: Event<T>) {
+    /// An object, if nothing but its version has changed since it was as given.
+    #[must_use]
+    pub fn still(&self, name: &str, before: &T) -> Option<&T> {
+        self.store.get(name).filter(|now| now.is_same(before))
+    }
+
+    /// Returns whether something has changed.
+    fn apply(&mut self, event: Event<T>) -> bool {
         let is_new = match &event {
             Event::Applied(name, object) => self.store.get(name).is_none_or(|known| !known.is_same(object)),
             Event::Bookmark(_) => false,
@@ -70,6 +77,7 @@ impl<T: Comparable> Counted<T> {
         };
         self.changes += u64::from(is_new);
         self.store.apply(event);
+        is_new
     }
 }
 
@@ -84,8 +92,8 @@ impl Holder<Node> for Counted<NodeView> {
         &mut self.store
     }
 
-    fn take(&mut self, event: Event<NodeView>) {
-        self.apply(event);
+    fn take(&mut self, event: Event<NodeView>) -> bool {
+        self.apply(event)
     }
 }
 
@@ -100,7 +108,33 @@ impl Holder<Pod> for Counted<DriverPod> {
         &mut self.store
     }
 
-    fn take(&mut self, event: Event<DriverPod>) {
-        self.apply(event);
+    fn take(&mut self, event: Event<DriverPod>) -> bool {
+        self.apply(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(version: u64, is_ready: bool) -> NodeView {
+        NodeView { name: "n".into(), version, is_ready, ..NodeView::default() }
+    }
+
+    #[test]
+    fn a_heartbeat_changes_nothing_and_its_version_is_known() {
+        let mut nodes = Counted::default();
+        assert!(nodes.apply(Event::ListBegun(1)));
+        nodes.apply(Event::Listed("n".into(), node(1, true)));
+        nodes.apply(Event::ListEnded);
+        let changes = nodes.changes();
+        assert!(!nodes.apply(Event::Applied("n".into(), node(2, true))));
+        assert_eq!(nodes.changes(), changes);
+        assert_eq!(nodes.still("n", &node(1, true)).map(Stored::version), Some(2));
+        assert!(nodes.apply(Event::Applied("n".into(), node(3, false))));
+        assert_eq!(nodes.changes(), changes + 1);
+        assert!(nodes.still("n", &node(1, true)).is_none());
+        assert!(!nodes.apply(Event::Bookmark(9)));
+        assert!(nodes.apply(Event::Deleted("n".into(), 10)));
     }
 }
