@@ -152,13 +152,13 @@ async fn a_refused_daemonset_is_told_in_the_servers_words_and_tried_again() -> a
         Wait::until(try_it.is_err(), |refused| *refused)
     })
     .await;
-    let _controller = cluster.start("rebellions-driver-controller").await;
+    let _controller = cluster.start("rebellions-metric-exporter-controller").await;
     cluster.configure("default", Access::enable_all()).await?;
-    let condition = cluster.expect_condition("default", "RebellionsDriverReady", "False/ApplyFailed").await;
+    let condition = cluster.expect_condition("default", "RebellionsMetricExporterReady", "False/ApplyFailed").await;
     assert!(condition.contains("not on a Friday"), "{condition}");
     cluster.expect_event("default", "ApplyFailed").await;
     cluster.kubectl(&["delete", "validatingadmissionpolicybinding", policy])?;
-    cluster.expect_condition("default", "RebellionsDriverReady", "True/").await;
+    cluster.expect_condition("default", "RebellionsMetricExporterReady", "True/").await;
     Ok(())
 }
 
@@ -191,7 +191,7 @@ async fn the_driver_waits_for_its_pods_to_be_deleted() -> anyhow::Result<()> {
     let pods = cluster.pods().await;
 
     cluster.configure("default", json!({"driver": {"enabled": true, "image": {"tag": "3.0.1"}}})).await?;
-    let words = "False/RolloutInProgress: newest revision on 0 of 2 nodes; delete a node's pod to update it";
+    let words = "False/RolloutInProgress: the wanted driver is on 0 of 2 nodes, 2 wait; delete a node's driver pod to update it";
     cluster.expect_condition("default", "RebellionsDriverReady", words).await;
     assert_eq!(cluster.pods().await, pods, "nothing was restarted");
     cluster.kubectl(&["delete", "pods", "-n", "rebellions", "--all", "--wait=false"])?;

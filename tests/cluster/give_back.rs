@@ -141,7 +141,10 @@ async fn only_what_needs_npus_back_gives_them_back() -> anyhow::Result<()> {
         all.filter_map(|pod| {
             let spec = pod.spec.as_ref()?;
             let first = spec.init_containers.iter().flatten().next().or(spec.containers.first())?;
-            Some((pod.labels().get("name")?.clone(), format!("{} {}", first.name, first.args.clone()?.join(" "))))
+            Some((
+                pod.labels().get("app.kubernetes.io/name")?.clone(),
+                format!("{} {}", first.name, first.args.clone()?.join(" ")),
+            ))
         })
         .collect()
     };

@@ -67,7 +67,7 @@ async fn a_settled_cluster_sees_no_write_and_no_restart_of_ours_causes_one() -> 
 }
 
 #[tokio::test]
-async fn one_node_joins_two_hundred_with_one_patch() -> anyhow::Result<()> {
+async fn one_node_joins_two_hundred_with_one_patch_of_each_who_labels_it() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let _controllers = cluster.start_all().await;
     cluster.npu_nodes("many", 200, "container").await?;
@@ -86,7 +86,10 @@ async fn one_node_joins_two_hundred_with_one_patch() -> anyhow::Result<()> {
     cluster.expect_ready("default").await;
     let writes = mark.our_writes()?;
     let patches: Vec<_> = writes.iter().filter(|write| write.resource == "nodes").collect();
-    assert_eq!(patches.len(), 1, "{patches:?}");
+    let mut who: Vec<_> = patches.iter().map(|write| (write.user.as_str(), write.name.as_str())).collect();
+    who.sort_unstable();
+    // Which component runs there, and which pool's driver.
+    assert_eq!(who, [("node-labeler", "late-0"), ("rebellions-driver-controller", "late-0")], "{patches:?}");
     let others: Vec<_> = writes
         .iter()
         .filter(|write| !matches!(write.resource.as_str(), "nodes" | "acceleratorconfigs/status" | "events"))

@@ -109,10 +109,12 @@ impl Access {
         api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
     }
 
-    /// Names of the DaemonSets in the operands' namespace, without the provider, in order.
+    /// The components that have DaemonSets in the operands' namespace, in order. The driver has one per pool.
     pub async fn operands(&self) -> Vec<String> {
-        let names = self.daemon_sets().await.into_iter().map(|daemon_set| daemon_set.name_any());
-        names.map(|name| name.trim_start_matches("rebellions-").to_owned()).collect()
+        let mut names: Vec<_> =
+            self.daemon_sets().await.iter().map(|one| component_of(one.labels(), &one.name_any())).collect();
+        names.dedup();
+        names
     }
 
     /// Waits until exactly these operands exist.
@@ -139,7 +141,7 @@ impl Access {
         let living = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         living
             .map(|pod| {
-                let component = pod.labels().get("name").map_or("?", |name| name.trim_start_matches("rebellions-"));
+                let component = component_of(pod.labels(), "?");
                 let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
                 (format!("{component}@{node}"), pod.uid().unwrap_or_default())
             })
@@ -171,4 +173,10 @@ impl Access {
         })
         .await
     }
+}
+
+/// The component that an object belongs to by its labels, without the provider; `otherwise` if they do not say.
+fn component_of(labels: &BTreeMap<String, String>, otherwise: &str) -> String {
+    let name = labels.get("app.kubernetes.io/name").or_else(|| labels.get("name"));
+    name.map_or(otherwise, String::as_str).trim_start_matches("rebellions-").to_owned()
 }

@@ -46,6 +46,8 @@ pub struct Actor {
     unread: BTreeSet<String>,
     /// Nodes as they are after writes of ours, until somebody asks.
     answers: Vec<NodeView>,
+    /// Nodes that the API server did not know, until somebody asks.
+    gone: Vec<String>,
     metrics: UpgradeMetrics,
 }
 
@@ -91,6 +93,7 @@ impl Actor {
             failing: BTreeMap::new(),
             unread: BTreeSet::new(),
             answers: vec![],
+            gone: vec![],
             metrics,
         }
     }
@@ -131,6 +134,11 @@ impl Actor {
     /// Nodes as they are after writes of ours.
     pub fn take_answers(&mut self) -> Vec<NodeView> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// Nodes that the API server did not know.
+    pub fn take_gone(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Carries out what can be carried out now. Returns when to come back.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use accelerator_api::contract::{COMPONENTS, Component, DRIVER};
+use accelerator_api::contract::{COMPONENTS, Component, DRIVER, DRIVER_POOL_LABEL};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
 use accelerator_operand::{Observation, Outcome, Report, present};
 use accelerator_runtime::chain;
@@ -13,6 +13,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -28,12 +29,16 @@ use crate::policy::Policy;
 use crate::pool_status::statuses;
 use crate::pools::{self, Existing, Pools, Request, Target};
 use crate::seen::Counted;
-use crate::standing::{self, Counts};
+use crate::standing::{self, Counts, Upgrades};
 use crate::strays::Strays;
 use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// What is said as long as the spec asks for a driver that was rolled back.
+const ROLLED_BACK: &str = "the driver that the AcceleratorConfig asks for failed on more nodes than driver.upgradePolicy.failureThreshold \
+                           allows, and was rolled back to the last one that worked; ask for another one";
 
 /// What the driver's controller does beyond keeping DaemonSets.
 #[allow(missing_debug_implementations, reason = "a client has none")]
@@ -224,6 +229,11 @@ impl Driver {
         }
         self.renew_versions(&mut moves, &nodes);
         actions.append(&mut moves);
+        for node in self.strays.iter().filter(|node| node.pool.is_some() && !planned.contains(&node.name)) {
+            // Its version is as old as its last sign; the label is ours whatever happened since.
+            let patch = json!({"metadata": {"uid": node.uid, "labels": {DRIVER_POOL_LABEL: null}}});
+            actions.push(Action::Patch { node: node.name.clone(), patch, tell: None });
+        }
         for pod in &self.pools.leftovers {
             let (name, uid) = (pod.name.clone(), pod.uid.clone());
             actions.push(Action::DeleteDriverPod { node: String::new(), name, uid });
@@ -358,6 +368,9 @@ impl Extension for Driver {
         for node in self.actor.take_answers() {
             self.strays.answered(node);
         }
+        for name in self.actor.take_gone() {
+            self.strays.gone(&name);
+        }
         self.metrics.nodes(&plan.summary.counts);
         if let Stance::Wanted(config, _) = stance {
             self.news.tell(config, &plan.summary, self.rollback.is_written, runtime);
@@ -370,14 +383,14 @@ impl Extension for Driver {
     }
 
     fn refine(&self, outcome: Outcome) -> Outcome {
-        let progress = self.summary.blocked.as_ref().map(|(_, why)| why).or(self.summary.progressing.as_ref());
-        standing::refine(
-            outcome,
-            &self.pools,
-            &references(&self.seen.pods),
-            self.upgrades,
-            progress.map(String::as_str),
-        )
+        let summary = &self.summary;
+        let progress = summary.blocked.as_ref().map(|(_, why)| why).or(summary.progressing.as_ref());
+        let upgrades = Upgrades {
+            are_on: self.upgrades,
+            progress: progress.map(String::as_str),
+            rolled_back: self.rollback.is_written.then_some(ROLLED_BACK),
+        };
+        standing::refine(outcome, &self.pools, &references(&self.seen.pods), upgrades)
     }
 
     fn complete(
@@ -400,7 +413,9 @@ impl Extension for Driver {
         let mut say = |kind: &str, reason: &str, message: &str| {
             report.further.push(present(previous.condition(kind), kind, reason, message, generation, now));
         };
-        if let Some((reason, why)) = &self.summary.blocked {
+        if self.rollback.is_written {
+            say(condition_types::DRIVER_UPGRADE_BLOCKED, Reason::FailureThresholdExceeded.as_str(), ROLLED_BACK);
+        } else if let Some((reason, why)) = &self.summary.blocked {
             say(condition_types::DRIVER_UPGRADE_BLOCKED, reason.as_str(), why);
         }
         if let Some(what) = &self.summary.progressing {

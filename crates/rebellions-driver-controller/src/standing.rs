@@ -41,9 +41,20 @@ impl Counts {
     }
 }
 
-/// Where the driver stands. `progress` is what is known of an upgrade that goes on, and `upgrades` whether upgrades are on.
+/// What is known of upgrades.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upgrades<'a> {
+    /// Whether drivers are replaced node by node.
+    pub are_on: bool,
+    /// How one that goes on stands, or why it stands still.
+    pub progress: Option<&'a str>,
+    /// What there is to say when the wanted driver was given up.
+    pub rolled_back: Option<&'a str>,
+}
+
+/// Where the driver stands.
 #[must_use]
-pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: bool, progress: Option<&str>) -> Outcome {
+pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: Upgrades<'_>) -> Outcome {
     let Outcome::Observed(seen) = outcome else { return outcome };
     if seen.reason == Reason::AwaitingObservation || seen.reason == Reason::Preinstalled {
         return Outcome::Observed(seen);
@@ -58,7 +69,9 @@ pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: bo
     }
     let nodes = count(counts.desired, "node");
     let (reason, message) = if counts.outdated > 0 {
-        (Reason::RolloutInProgress, rollout(counts, &nodes, upgrades, progress))
+        (Reason::RolloutInProgress, rollout(counts, &nodes, upgrades))
+    } else if let Some(why) = upgrades.rolled_back {
+        (Reason::RolloutInProgress, why.to_owned())
     } else if counts.ready == counts.desired && pods.iter().all(|pod| !pod.is_terminating) {
         (Reason::Ready, format!("the wanted driver is ready on {nodes}"))
     } else {
@@ -67,9 +80,9 @@ pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: bo
     Outcome::Observed(Observation { reason, message, needs_attention: false })
 }
 
-fn rollout(counts: Counts, nodes: &str, upgrades: bool, progress: Option<&str>) -> String {
+fn rollout(counts: Counts, nodes: &str, upgrades: Upgrades<'_>) -> String {
     let done = format!("the wanted driver is on {} of {nodes}", counts.updated);
-    match (upgrades, progress) {
+    match (upgrades.are_on, upgrades.rolled_back.or(upgrades.progress)) {
         (true, Some(progress)) => format!("{done}; {progress}"),
         (true, None) => done,
         (false, _) => format!(
@@ -96,7 +109,8 @@ mod tests {
     fn refined(seen: Reason, pods: &[DriverPod], upgrades: bool) -> (Reason, String) {
         let seen = Observation { reason: seen, message: "as seen".into(), needs_attention: false };
         let pods: Vec<_> = pods.iter().collect();
-        match refine(Outcome::Observed(seen), &pools(2), &pods, upgrades, upgrades.then_some("1 is under way")) {
+        let upgrades = Upgrades { are_on: upgrades, progress: upgrades.then_some("1 is under way"), rolled_back: None };
+        match refine(Outcome::Observed(seen), &pools(2), &pods, upgrades) {
             Outcome::Observed(seen) => (seen.reason, seen.message),
             other => panic!("{other:?}"),
         }
@@ -123,6 +137,17 @@ mod tests {
         assert_eq!(message, "the wanted driver is on 1 of 2 nodes; 1 is under way");
     }
 
+    /// Who waits for Ready must not take the driver before for the one that was asked for.
+    #[test]
+    fn a_driver_that_was_given_up_is_not_ready() {
+        let pods = [pod(0, "new", true), pod(1, "new", true)];
+        let pods: Vec<_> = pods.iter().collect();
+        let seen = Observation { reason: Reason::Ready, message: String::new(), needs_attention: false };
+        let upgrades = Upgrades { are_on: true, progress: None, rolled_back: Some("given up") };
+        let Outcome::Observed(seen) = refine(Outcome::Observed(seen), &pools(2), &pods, upgrades) else { panic!() };
+        assert_eq!((seen.reason, seen.message.as_str()), (Reason::RolloutInProgress, "given up"));
+    }
+
     #[test]
     fn what_pods_lack_is_for_the_daemon_set_to_say() {
         let pods = [pod(0, "new", true), pod(1, "new", false)];
@@ -137,7 +162,7 @@ mod tests {
         let mut pools = pools(1);
         pools.targets.insert("x".into(), Target::Unknown(Reason::KernelUnknown, "its kernel is not known".into()));
         let seen = Observation { reason: Reason::Ready, message: String::new(), needs_attention: false };
-        let refined = refine(Outcome::Observed(seen), &pools, &[], true, None);
+        let refined = refine(Outcome::Observed(seen), &pools, &[], Upgrades::default());
         let Outcome::Observed(seen) = refined else { panic!("{refined:?}") };
         assert_eq!((seen.reason, seen.message.as_str()), (Reason::KernelUnknown, "x: its kernel is not known"));
     }

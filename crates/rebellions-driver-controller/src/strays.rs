@@ -1,9 +1,9 @@
-//! Nodes that carry a record of ours and have left the driver: the watch, which is limited to the driver's nodes, does not show them
-//! any more, and what an upgrade did to them is still to be undone.
+//! Nodes that carry marks of ours and have left the driver: the watch, which is limited to the driver's nodes, does not show them any
+//! more, and what an upgrade did to them is still to be undone, and the label of their pool to be removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use accelerator_api::contract::DRIVER_UPGRADE_STATE_LABEL;
+use accelerator_api::contract::{DRIVER, DRIVER_POOL_LABEL, DRIVER_UPGRADE_STATE_LABEL};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
@@ -16,8 +16,8 @@ pub struct Strays {
     api: Api<Node>,
     /// Those that are known, by name.
     nodes: BTreeMap<String, NodeView>,
-    /// The driver's nodes with a record when last looked at.
-    recorded: BTreeSet<String>,
+    /// The driver's nodes with marks of ours, as they were when last looked at.
+    marked: BTreeMap<String, NodeView>,
     is_listed: bool,
 }
 
@@ -25,13 +25,13 @@ impl Strays {
     /// None is known so far.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client), nodes: BTreeMap::new(), recorded: BTreeSet::new(), is_listed: false }
+        Self { api: Api::all(client), nodes: BTreeMap::new(), marked: BTreeMap::new(), is_listed: false }
     }
 
     /// This process leads no longer; what others do meanwhile is not seen.
     pub fn forget(&mut self) {
         self.nodes.clear();
-        self.recorded.clear();
+        self.marked.clear();
         self.is_listed = false;
     }
 
@@ -40,13 +40,18 @@ impl Strays {
         self.nodes.values()
     }
 
-    /// Takes over how a node is now; one without a record is forgotten.
+    /// Takes over how a node is now; one without a mark is forgotten.
     pub fn answered(&mut self, node: NodeView) {
-        if node.record.is_none() && node.state.is_none_or(|state| !state.is_under_way()) {
+        if !is_marked(&node) {
             self.nodes.remove(&node.name);
         } else if self.nodes.contains_key(&node.name) {
             self.nodes.insert(node.name.clone(), node);
         }
+    }
+
+    /// The API server knows no such node.
+    pub fn gone(&mut self, name: &str) {
+        self.nodes.remove(name);
     }
 
     /// Finds out about nodes that have left. `present` are the driver's nodes. Returns every node that was read, which may be
@@ -61,20 +66,21 @@ impl Strays {
             self.is_listed = true;
         }
         let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
-        let left: Vec<_> = self.recorded.iter().filter(|name| !names.contains(name.as_str())).cloned().collect();
-        for name in left {
-            if let Some(node) = self.api.get_opt(&name).await? {
-                read.push(NodeView::of(node));
-            }
-            self.recorded.remove(&name);
+        let left: Vec<_> = self.marked.iter().filter(|(name, _)| !names.contains(name.as_str())).collect();
+        let (mut left, with_label): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .map(|(_, node)| node.clone())
+            .partition(|node| node.record.is_some() || is_under_way(node));
+        // Whatever became of it, its pool's label is to go.
+        self.nodes.extend(with_label.into_iter().map(|node| (node.name.clone(), node)));
+        for node in &mut left {
+            read.extend(self.api.get_opt(&node.name).await?.map(NodeView::of));
         }
-        for node in &read {
-            if !names.contains(node.name.as_str()) && (node.record.is_some() || node.state.is_some()) {
-                self.nodes.insert(node.name.clone(), node.clone());
-            }
-        }
+        let is_stray = |node: &&NodeView| !names.contains(node.name.as_str()) && is_marked(node);
+        self.nodes.extend(read.iter().filter(is_stray).map(|node| (node.name.clone(), node.clone())));
         self.nodes.retain(|name, _| !names.contains(name.as_str()));
-        self.recorded = present.iter().filter(|node| node.record.is_some()).map(|node| node.name.clone()).collect();
+        self.marked =
+            present.iter().filter(|node| is_marked(node)).map(|node| (node.name.clone(), node.clone())).collect();
         Ok(read)
     }
 
@@ -88,16 +94,29 @@ impl Strays {
 
     async fn list(&self) -> Result<Vec<NodeView>, kube::Error> {
         let left_open = [State::Cordoned, State::Restarting, State::Validating, State::Failed].map(State::as_str);
-        let selector = format!("{DRIVER_UPGRADE_STATE_LABEL} in ({})", left_open.join(","));
-        let mut params = ListParams::default().labels(&selector).limit(accelerator_runtime::PAGE_SIZE);
+        let under_way = format!("{DRIVER_UPGRADE_STATE_LABEL} in ({})", left_open.join(","));
+        let in_a_pool = format!("{DRIVER_POOL_LABEL},!{}", DRIVER.deploy_label);
         let mut read = vec![];
-        loop {
-            let page = self.api.list(&params).await?;
-            read.extend(page.items.into_iter().map(NodeView::of));
-            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                return Ok(read);
+        for selector in [under_way, in_a_pool] {
+            let mut params = ListParams::default().labels(&selector).limit(accelerator_runtime::PAGE_SIZE);
+            loop {
+                let page = self.api.list(&params).await?;
+                read.extend(page.items.into_iter().map(NodeView::of));
+                params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+                if params.continue_token.is_none() {
+                    break;
+                }
             }
         }
+        Ok(read)
     }
+}
+
+/// Whether something on a node is ours, and has to go when the node leaves the driver.
+fn is_marked(node: &NodeView) -> bool {
+    node.record.is_some() || node.state.is_some() || node.pool.is_some()
+}
+
+fn is_under_way(node: &NodeView) -> bool {
+    node.state.is_some_and(State::is_under_way)
 }

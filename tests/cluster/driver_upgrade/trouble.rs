@@ -104,13 +104,13 @@ async fn crash_on_three_of_twenty(on_failure: &str) -> anyhow::Result<(Upgrade, 
     let recording = Recording::start(&upgrade.cluster).await?;
     upgrade.configure("3.1.0").await?;
     let told = upgrade.cluster.expect_condition("default", BLOCKED, "True/FailureThresholdExceeded").await;
-    assert!(nodes[1..4].iter().any(|node| told.contains(node.as_str())), "{told}");
     if on_failure == "Rollback" {
         for node in &nodes {
             upgrade.expect_works(node, "3.0.0").await;
             upgrade.expect_schedulable(node).await;
         }
     } else {
+        assert!(nodes[1..4].iter().any(|node| told.contains(node.as_str())), "{told}");
         upgrade.expect_done(&nodes[0], "3.1.0").await;
         for node in &nodes[1..4] {
             upgrade.expect_state(node, "Failed").await;

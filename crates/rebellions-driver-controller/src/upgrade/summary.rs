@@ -286,9 +286,11 @@ pub(super) fn is_exceeded(survey: &Survey<'_>, fleet: &Fleet<'_>) -> bool {
 
 fn threshold(survey: &Survey<'_>) -> String {
     format!(
-        "the driver failed on {} of {} nodes, more than driver.upgradePolicy.failureThreshold allows; change what is installed, or mend these          nodes and annotate them with {}=true",
+        "the driver failed on {} of {} nodes ({}), more than driver.upgradePolicy.failureThreshold allows; change what is \
+         installed, or mend these nodes and annotate them with {}=true",
         survey.failed,
         survey.tried(),
+        list(survey.failed, survey.failed_nodes.iter()),
         accelerator_api::contract::DRIVER_UPGRADE_REQUESTED_ANNOTATION
     )
 }

@@ -21,6 +21,8 @@ pub(super) struct Survey<'a> {
     pub(super) upgraded: usize,
     /// Nodes on which the driver that is wanted failed, those on which it is tried again included.
     pub(super) failed: usize,
+    /// Their names.
+    pub(super) failed_nodes: Vec<&'a str>,
     pools: HashMap<Option<&'a str>, Pool<'a>>,
     /// Nodes that are not just as they should be.
     pub(super) open: Vec<Open<'a>>,
@@ -98,7 +100,10 @@ impl<'a> Survey<'a> {
         };
         if let Some(record) = record {
             let counts = record.speaks_against_driver() && Some(record.install.as_str()) == member.digest();
-            self.failed += usize::from(counts && !member.node.is_skipped);
+            if counts && !member.node.is_skipped {
+                self.failed += 1;
+                self.failed_nodes.push(&member.node.name);
+            }
         } else if is_right && member.has_ready_driver() {
             self.done += 1;
             self.upgraded += usize::from(member.node.state == Some(State::Done));
