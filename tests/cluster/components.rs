@@ -1,5 +1,6 @@
 //! Each component controller alone, and what it does to its DaemonSet.
 
+use accelerator_api::contract::DRIVER;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -43,8 +44,10 @@ async fn each_component_works_alone() -> anyhow::Result<()> {
         written.sort();
         written.dedup();
         let by = component.controller;
-        let expected = ["create events", "patch acceleratorconfigs/status", "patch daemonsets"];
-        assert_eq!(written, expected.map(|write| format!("{by} {write}")));
+        let mut expected = vec!["create events", "patch acceleratorconfigs/status", "patch daemonsets"];
+        // Which pool serves a node.
+        expected.extend((component.name == DRIVER.name).then_some("patch nodes"));
+        assert_eq!(written, expected.into_iter().map(|write| format!("{by} {write}")).collect::<Vec<_>>());
 
         cluster.unconfigure("default").await?;
         cluster.expect_operands(&[]).await;

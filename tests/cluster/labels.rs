@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use accelerator_api::contract::DRIVER_POOL_LABEL;
 use serde_json::json;
 use testbed::nodes::{DEPLOY_PREFIX, DISCOVERED, npu_labels};
 use testbed::{Access, Cluster, Wait, eventually};
@@ -36,6 +37,7 @@ async fn each_mode_has_exactly_its_labels_and_runs_exactly_its_components() -> a
 
     let mut after = cluster.labels("c-0").await?;
     after.retain(|key, _| !key.starts_with(DEPLOY_PREFIX));
+    assert!(after.remove(DRIVER_POOL_LABEL).is_some(), "the driver's controller says which pool serves the node");
     assert_eq!(after, before, "nothing else on the node changed");
     let counts = cluster.config("default").await["status"]["nodes"].clone();
     assert_eq!(counts, json!({"container": 2, "vmPassthrough": 1, "withoutMode": 1, "invalidMode": 0, "skipped": 0}));
