@@ -101,6 +101,9 @@ fn complaint(
         // A taint may keep the next pod off while the one that is there runs on.
         let is_known = nodes.assigned[index] > entry.desired && nodes.excluded.iter().any(|node| node.assigned[index]);
         if is_known { format!("{told}; {}", uncounted_nodes(index, entry.desired, nodes).1) } else { told }
+    } else if condition.reason == Reason::Preinstalled.as_str() {
+        // Its nodes have it without a DaemonSet that could count them.
+        return None;
     } else if entry.desired != nodes.assigned[index] {
         let (reason, why) = uncounted_nodes(index, entry.desired, nodes);
         return Some((reason, format!("{name}: {why}")));
@@ -220,6 +223,15 @@ mod tests {
     fn nothing_enabled_is_ready() {
         let (status, nodes) = all_well();
         assert_eq!(ready(None, &status, &nodes, Some(4)).0, Reason::NoComponentsEnabled);
+    }
+
+    #[test]
+    fn what_hosts_have_of_their_own_is_counted_by_no_daemon_set() {
+        let (mut status, nodes) = all_well();
+        report(&mut status, COMPONENTS[0], Reason::Preinstalled, 0, 4);
+        assert_eq!(verdict(&status, &nodes).0, Reason::AllComponentsReady);
+        report(&mut status, COMPONENTS[0], Reason::Preinstalled, 0, 3);
+        assert_eq!(verdict(&status, &nodes).0, Reason::ComponentNotReporting);
     }
 
     #[test]
