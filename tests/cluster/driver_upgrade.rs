@@ -1,13 +1,15 @@
 //! Upgrades of the driver, as an admin sees them: what is done to nodes, in which order, and what becomes of those on which it
 //! does not work. What must be true of every run is in `testbed::history`.
 
+mod interference;
 mod rollout;
 mod trouble;
 
 use std::collections::BTreeMap;
 
 use accelerator_api::contract::{
-    DRIVER, DRIVER_UPGRADE_ANNOTATION, DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_STATE_LABEL,
+    DEPENDENTS_PAUSED_UNTIL_ANNOTATION, DRIVER, DRIVER_UPGRADE_ANNOTATION, DRIVER_UPGRADE_REQUESTED_ANNOTATION,
+    DRIVER_UPGRADE_STATE_LABEL,
 };
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
@@ -24,7 +26,7 @@ const BLOCKED: &str = "RebellionsDriverUpgradeBlocked";
 /// A cluster whose nodes all run the driver 3.0.0, with every NPU allocatable.
 struct Upgrade {
     kubelets: Kubelets,
-    _controllers: Vec<Controller>,
+    controllers: Vec<Controller>,
     policy: Value,
     /// Last: it is given back only when its controllers and kubelets have ended.
     cluster: Leased,
@@ -35,7 +37,7 @@ impl Upgrade {
     async fn new(cluster: Leased, policy: Value) -> anyhow::Result<Self> {
         let kubelets = Kubelets::start(&cluster).await?;
         let controllers = cluster.start_all().await;
-        let upgrade = Self { kubelets, _controllers: controllers, policy, cluster };
+        let upgrade = Self { kubelets, controllers, policy, cluster };
         upgrade.configure("3.0.0").await?;
         for node in upgrade.nodes().await? {
             upgrade.expect_works(&node, "3.0.0").await;
@@ -58,6 +60,15 @@ impl Upgrade {
     async fn nodes(&self) -> anyhow::Result<Vec<String>> {
         let nodes = self.cluster.all::<Node>().list_metadata(&ListParams::default()).await?;
         Ok(nodes.items.iter().map(ResourceExt::name_any).collect())
+    }
+
+    /// Ends a program at once, as a node that loses its power does.
+    fn kill(&mut self, program: &str) {
+        self.controllers.retain(|controller| controller.name != program);
+    }
+
+    async fn start(&mut self, program: &'static str) {
+        self.controllers.push(self.cluster.start(program).await);
     }
 
     /// Whether a node runs this version of the driver, ready, and has all its NPUs. Else what it has.
@@ -99,6 +110,24 @@ impl Upgrade {
         self.expect_schedulable(node).await;
     }
 
+    /// Nothing on it tells of an upgrade, and pods can be scheduled to it.
+    async fn expect_no_trace(&self, node: &str) {
+        self.expect_schedulable(node).await;
+        eventually(&format!("no trace of an upgrade on {node}"), async || {
+            let metadata = self.cluster.all::<Node>().get_metadata(node).await.expect("a node");
+            let annotation = |key| metadata.annotations().get(key).cloned();
+            let state = metadata.labels().get(DRIVER_UPGRADE_STATE_LABEL).cloned();
+            let left = (annotation(DRIVER_UPGRADE_ANNOTATION), annotation(DEPENDENTS_PAUSED_UNTIL_ANNOTATION), state);
+            Wait::until(left, |left| *left == (None, None, None))
+        })
+        .await;
+    }
+
+    async fn record(&self, node: &str) -> Option<Record> {
+        let metadata = self.cluster.all::<Node>().get_metadata(node).await.ok()?;
+        metadata.annotations().get(DRIVER_UPGRADE_ANNOTATION).and_then(|text| Record::parse(text))
+    }
+
     async fn expect_schedulable(&self, node: &str) {
         let unschedulable = ["get", "node", node, "-o", "jsonpath={.spec.unschedulable}"];
         eventually(&format!("{node} to be schedulable"), async || {
@@ -108,14 +137,12 @@ impl Upgrade {
     }
 
     /// It failed for this reason, and is schedulable. Returns what is said of it.
-    async fn expect_failed(&self, node: &str, reason: &str) -> anyhow::Result<String> {
+    async fn expect_failed(&self, node: &str, reason: &str) -> String {
         self.expect_state(node, "Failed").await;
         self.expect_schedulable(node).await;
-        let metadata = self.cluster.all::<Node>().get_metadata(node).await?;
-        let record = metadata.annotations().get(DRIVER_UPGRADE_ANNOTATION).and_then(|text| Record::parse(text));
-        let record = record.unwrap_or_default();
+        let record = self.record(node).await.unwrap_or_default();
         assert_eq!(record.reason, reason, "{node}: {}", record.message);
-        Ok(record.message)
+        record.message
     }
 
     /// An admin asks for a node's upgrade now.

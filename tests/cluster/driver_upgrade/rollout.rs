@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use accelerator_api::contract::{DRIVER_UPGRADE_ANNOTATION, DRIVER_UPGRADE_STATE_LABEL};
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
 use serde_json::json;
 use testbed::access::OPERANDS;
 use testbed::{Cluster, Recording, Trouble, Wait, Workload, eventually};
@@ -103,14 +100,7 @@ async fn an_upgrade_that_is_called_off_lifts_its_cordons() -> anyhow::Result<()>
     upgrade.policy["autoUpgrade"] = json!(false);
     upgrade.configure("3.1.0").await?;
     for node in &nodes {
-        upgrade.expect_schedulable(node).await;
-        eventually(&format!("no trace of an upgrade on {node}"), async || {
-            let metadata = upgrade.cluster.all::<Node>().get_metadata(node).await.expect("a node");
-            let record = metadata.annotations().get(DRIVER_UPGRADE_ANNOTATION).cloned();
-            let state = metadata.labels().get(DRIVER_UPGRADE_STATE_LABEL).cloned();
-            Wait::until((record, state), |left| *left == (None, None))
-        })
-        .await;
+        upgrade.expect_no_trace(node).await;
     }
     let history = recording.stop(&upgrade.cluster).await?;
     assert_clean(&history, 1, 1);
