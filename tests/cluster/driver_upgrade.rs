@@ -1,6 +1,7 @@
 //! Upgrades of the driver, as an admin sees them: what is done to nodes, in which order, and what becomes of those on which it
 //! does not work. What must be true of every run is in `testbed::history`.
 
+mod adoption;
 mod interference;
 mod rollout;
 mod trouble;

@@ -190,6 +190,7 @@ impl Driver {
                 for pod in by_node.get(node.name.as_str()).into_iter().flatten() {
                     driver.add(pod, target);
                 }
+                driver.is_orphan = driver.current.is_some_and(|pod| !self.installed.contains_key(&pod.pool));
                 let (pods, jobs_gone) = (seen.sorted.get(&node.name), self.jobs_gone.get(&node.name).copied());
                 Member { node, target, driver, pods, jobs_gone }
             })

@@ -103,6 +103,13 @@ impl Moment {
         self.nodes(|name, node| !node.is_ready || node.is_unschedulable || !has_driver(name))
     }
 
+    /// Nodes with more than one pod of the driver, those included that are ending.
+    #[must_use]
+    pub fn with_two_drivers(&self) -> Vec<String> {
+        let drivers: Vec<_> = self.pods.values().filter(|pod| pod.is_driver && !pod.node.is_empty()).collect();
+        self.nodes(|name, _| drivers.iter().filter(|pod| pod.node == name).count() > 1)
+    }
+
     /// Nodes to which nothing new is scheduled.
     #[must_use]
     pub fn unschedulable(&self) -> Vec<String> {

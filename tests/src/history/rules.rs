@@ -14,7 +14,7 @@ const WRITES: usize = 6;
 impl History {
     /// What was wrong in this run, a line each: more nodes unavailable than the budget or under way than allowed, a cordon
     /// of the driver controller that it did not lift, an eviction from a node that was not cordoned, a write to a node that
-    /// was not upgraded.
+    /// was not upgraded; or two drivers on one node.
     #[must_use]
     pub fn violations(&self, budget: usize, parallel: usize) -> Vec<String> {
         let mut violations = vec![];
@@ -26,6 +26,7 @@ impl History {
         if under_way.len() > parallel {
             violations.push(format!("{} nodes under way at once, limit {parallel}: {under_way:?}", under_way.len()));
         }
+        violations.extend(self.two_drivers());
         violations.extend(self.cordons_left());
         violations.extend(self.evictions_out_of_turn());
         violations.extend(self.writes_out_of_turn());
@@ -63,6 +64,13 @@ impl History {
             }
         }
         told.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(line, _)| line).collect()
+    }
+
+    /// Nodes on which a second driver was started while one was still there.
+    #[must_use]
+    pub fn two_drivers(&self) -> Vec<String> {
+        let twice: BTreeSet<_> = self.moments().flat_map(|(moment, _)| moment.with_two_drivers()).collect();
+        twice.into_iter().map(|node| format!("{node} had two drivers at once")).collect()
     }
 
     /// Nodes that were written though they were never upgraded, or more often than an upgrade may.
@@ -160,6 +168,7 @@ mod tests {
             node(10, "a", "Cordoned", true),
             node(11, "b", "Cordoned", true),
             node(12, "b", "Done", false),
+            pod(13, "driver-b2", "b", false),
         ];
         let requests = vec![
             request("create", "pods/eviction", "job", &Value::Null),
@@ -170,6 +179,7 @@ mod tests {
         let expected = [
             "2 nodes unavailable at once, budget 1",
             "2 nodes under way at once, limit 1",
+            "b had two drivers at once",
             "a was cordoned by us and still is",
             "job was evicted from a, which was not cordoned",
             "c was written and never upgraded",

@@ -59,6 +59,8 @@ pub struct DriverPods<'a> {
     pub current: Option<&'a DriverPod>,
     /// Another one that is not being deleted, and has to be.
     pub leftover: Option<&'a DriverPod>,
+    /// Whether the one that counts has no DaemonSet any more: nobody else ends it, and it would meet the one of the node's pool.
+    pub is_orphan: bool,
 }
 
 impl<'a> DriverPods<'a> {

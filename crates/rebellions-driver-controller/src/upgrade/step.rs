@@ -173,7 +173,8 @@ impl Stepper<'_> {
         if self.member.allocatable() > 0 && self.now < npus_gone {
             return Step::wait(Reason::NpusLeaving, npus_gone);
         }
-        if self.member.is_to_move() {
+        // What no DaemonSet ends has to be gone before another one makes its pod: two drivers must not meet.
+        if self.member.is_to_move() && !self.member.driver.is_orphan {
             return self.change_pool(record);
         }
         let pod = self.member.driver.leftover.or(self.member.driver.current);

@@ -13,6 +13,7 @@ use crate::upgrade::{DriverPods, Fleet, Member, Reason, Record, Settings, State,
 pub(super) struct Scene {
     pub(super) node: NodeView,
     pub(super) driver: Vec<DriverPod>,
+    pub(super) is_orphan: bool,
     pub(super) pods: Option<NodePods>,
     pub(super) target: Target<'static>,
     pub(super) jobs_gone: Option<Timestamp>,
@@ -53,7 +54,7 @@ impl Scene {
         };
         let target = Target::Install { pool: Some("p"), digest: "new" };
         let driver = vec![driver_pod("old-pod", "old")];
-        Self { node, driver, pods: None, target, jobs_gone: None }
+        Self { node, driver, is_orphan: false, pods: None, target, jobs_gone: None }
     }
 
     pub(super) fn old() -> Self {
@@ -141,6 +142,7 @@ impl Scene {
         for pod in &self.driver {
             driver.add(pod, self.target);
         }
+        driver.is_orphan = self.is_orphan;
         Member { node: &self.node, target: self.target, driver, pods: self.pods.as_ref(), jobs_gone: self.jobs_gone }
     }
 

@@ -162,6 +162,7 @@ fn a_restarting_node_replaces_its_driver_once_nothing_uses_it() {
     };
     let failed = |reason| ["uncordon, Failed, ", reason, ", resume"].concat();
     let lost = |scene: Scene| scene.node(|node| node.is_ready = false);
+    let orphan = |scene: Scene| Scene { is_orphan: true, ..scene }.node(|node| node.pool = None);
     let rows: Vec<(&str, Scene, Vec<String>)> = vec![
         ("pods unknown", Scene { pods: None, ..restarting(0) }, vec![]),
         ("dependents stay", dependents(restarting(4)), vec![]),
@@ -171,6 +172,9 @@ fn a_restarting_node_replaces_its_driver_once_nothing_uses_it() {
         ("the kubelet reports NPUs for ever", restarting(1).npus(8), vec!["delete old-pod".into()]),
         ("free", restarting(0), vec!["delete old-pod".into()]),
         ("free, and to move", restarting(0).node(|node| node.pool = None), vec!["pool p".into()]),
+        ("free, and to move from no DaemonSet", orphan(restarting(0)), vec!["delete old-pod".into()]),
+        ("is ending, and to move", starting(|pod| pod.is_terminating = true)(orphan(restarting(1))), vec![]),
+        ("is gone, and to move", orphan(restarting(1)).driver(&[]), vec!["pool p".into()]),
         (
             "left over in another pool",
             restarting(0).driver(&[driver_pod("old-pod", "old"), driver_pod("new-pod", "new")]),
