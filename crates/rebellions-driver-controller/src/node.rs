@@ -35,6 +35,8 @@ pub struct NodeView {
     pub deploys_driver: bool,
     /// Whether its label `npu.deploy.device-plugin` is `true`, or node-labeler's own and paused: NPUs are advertised on it.
     pub deploys_device_plugin: bool,
+    /// Whether node-labeler has taken its label for the device plugin away and not brought it back: no NPUs are advertised meanwhile.
+    pub is_device_plugin_aside: bool,
     /// Kernel release, such as `5.15.0-130-generic`.
     pub kernel: Option<String>,
     /// `ID` and `VERSION_ID` of os-release in one, such as `ubuntu22.04`.
@@ -104,6 +106,8 @@ impl NodeView {
             carries_deploy_label: labels.contains_key(DRIVER.deploy_label),
             deploys_driver: labels.get(DRIVER.deploy_label).is_some_and(|value| value == DEPLOY),
             deploys_device_plugin: deploys_device_plugin(&labels, &annotations),
+            is_device_plugin_aside: deploys_device_plugin(&labels, &annotations)
+                && !is_true(&labels, DEVICE_PLUGIN.deploy_label),
             kernel,
             os: discovered_os.or_else(|| os::of_image(&info.os_image)),
             arch: given(&info.architecture),

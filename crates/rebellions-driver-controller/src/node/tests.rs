@@ -43,6 +43,7 @@ fn everything_that_decisions_need_is_read() {
         version: 42,
         deploys_driver: true,
         deploys_device_plugin: true,
+        is_device_plugin_aside: false,
         kernel: Some("5.15.0-130-generic".into()),
         os: Some("ubuntu22.04".into()),
         arch: Some("amd64".into()),
@@ -91,15 +92,17 @@ fn npus_are_advertised_while_the_label_is_only_away() {
         view(json!({"metadata": {"labels": labels, "annotations": {"petasus.io/owned-deploy-labels": owned}}}))
     };
     let ours = "driver,device-plugin";
-    for (value, owned, expected) in [
-        (Some("true"), "", true),
-        (Some("true"), ours, true),
-        (Some("paused-for-driver-upgrade"), ours, true),
-        (Some("paused-for-driver-upgrade"), "driver", false),
-        (Some("false"), ours, false),
-        (None, ours, true),
-        (None, "driver", false),
+    for (value, owned, deploys, is_aside) in [
+        (Some("true"), "", true, false),
+        (Some("true"), ours, true, false),
+        (Some("paused-for-driver-upgrade"), ours, true, true),
+        (Some("paused-for-driver-upgrade"), "driver", false, false),
+        (Some("false"), ours, false, false),
+        (None, ours, true, true),
+        (None, "driver", false, false),
     ] {
-        assert_eq!(node(value, owned).deploys_device_plugin, expected, "{value:?} {owned:?}");
+        let node = node(value, owned);
+        let found = (node.deploys_device_plugin, node.is_device_plugin_aside);
+        assert_eq!(found, (deploys, is_aside), "{value:?} {owned:?}");
     }
 }

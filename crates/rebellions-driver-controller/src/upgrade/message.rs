@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use accelerator_api::contract::{DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL};
+use accelerator_api::contract::{DEVICE_PLUGIN, DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL};
 use k8s_openapi::jiff::SignedDuration;
 
 use super::clearing::is_obstacle;
@@ -33,6 +33,7 @@ pub(super) fn done(member: &Member<'_>) -> String {
 /// Why an upgrade ends without a result.
 pub(super) fn ended(member: &Member<'_>, state: Option<State>, settings: &Settings) -> String {
     let why = match member.target {
+        Target::None => "no driver is wanted on it any more".to_owned(),
         _ if !settings.auto_upgrade => "driver.upgradePolicy.autoUpgrade is off".to_owned(),
         Target::Unknown(why) if member.node.deploys_driver => why.to_owned(),
         _ if state == Some(State::Skipped) => {
@@ -77,6 +78,11 @@ pub(super) fn failure(reason: Reason, member: &Member<'_>, record: &Record, sett
                 problem(member)
             )
         }
+        Reason::NpusMissing if member.node.is_device_plugin_aside => format!(
+            "the driver runs, and label {} did not come back within validationTimeout ({validation}), without which no device plugin advertises NPUs; \
+             node-labeler sets it: see whether it runs; the node recovers by itself when its NPUs are back",
+            DEVICE_PLUGIN.deploy_label
+        ),
         Reason::NpusMissing => format!(
             "{} of {} NPUs were allocatable within validationTimeout ({validation}); look at the device plugin's pod on the node; \
              if it has fewer NPUs now, annotate it with {DRIVER_UPGRADE_REQUESTED_ANNOTATION}=true",
@@ -129,6 +135,9 @@ pub(super) fn progress(reason: Reason, member: &Member<'_>, record: &Record) -> 
         Reason::DriverPodTerminating => format!("driver pod {} is ending", pod(member)),
         Reason::DriverPodMissing => "waits for its new driver pod to be created".to_owned(),
         Reason::DriverStarting => format!("driver pod {} is starting: {}", pod(member), problem(member)),
+        Reason::NpusMissing if member.node.is_device_plugin_aside => {
+            format!("waits for node-labeler to bring label {} back", DEVICE_PLUGIN.deploy_label)
+        }
         Reason::NpusMissing => {
             format!("{} of {} NPUs are allocatable again", member.allocatable(), member.expected(record))
         }

@@ -31,6 +31,11 @@ fn validating(minutes: i64) -> Scene {
     Scene::old().under_way(State::Validating, minutes).new_driver(|_| ())
 }
 
+/// node-labeler has not brought the device plugin back.
+fn aside(scene: Scene) -> Scene {
+    scene.node(|node| node.is_device_plugin_aside = true)
+}
+
 /// One for each reason of a failure.
 #[test]
 fn a_failure_names_node_object_cause_and_what_to_do() {
@@ -59,6 +64,13 @@ fn a_failure_names_node_object_cause_and_what_to_do() {
             "NpusMissing",
             "node n1: 7 of 8 NPUs were allocatable within validationTimeout (10m); look at the device plugin's pod on the node; if it \
              has fewer NPUs now, annotate it with rebellions.ai/npu-driver-upgrade-requested=true",
+        ),
+        (
+            aside(validating(10).npus(0)),
+            "NpusMissing",
+            "node n1: the driver runs, and label rebellions.ai/npu.deploy.device-plugin did not come back within validationTimeout \
+             (10m), without which no device plugin advertises NPUs; node-labeler sets it: see whether it runs; the node recovers by \
+             itself when its NPUs are back",
         ),
         (
             lost(validating(10)),
@@ -168,6 +180,12 @@ fn a_node_under_way_says_what_it_waits_for() {
             "node n1: driver pod driver-x is starting: ContainerCreating",
         ),
         (validating(0).npus(2), "Validating", "NpusMissing", "node n1: 2 of 8 NPUs are allocatable again"),
+        (
+            aside(validating(0).npus(0)),
+            "Validating",
+            "NpusMissing",
+            "node n1: waits for node-labeler to bring label rebellions.ai/npu.deploy.device-plugin back",
+        ),
         (lost(validating(0)), "Validating", "NodeLost", "node n1: its kubelet does not answer"),
     ] {
         assert_eq!(row(&scene, &settings()), (state, reason.into(), message.into()));
@@ -255,6 +273,11 @@ fn begin_and_end_are_told() {
             newer.plan(),
             "DriverUpgradeEnded",
             "node n1: the driver's upgrade ends before it is done: the wanted driver has changed; the node waits for its turn again",
+        ),
+        (
+            unwanted.plan_by(&off),
+            "DriverUpgradeEnded",
+            "node n1: the driver's upgrade ends before it is done: no driver is wanted on it any more",
         ),
         (
             cordoned(1).plan_by(&off),
