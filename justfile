@@ -20,6 +20,10 @@ test-pure:
 crash-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture crash::
 
+# A crash at every write of an upgrade of the driver; about ten minutes
+upgrade-suite:
+    cargo test --package testbed --test cluster -- --ignored --nocapture driver_upgrade::
+
 # Four hundred generated changes of the config
 transition-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture transitions::

@@ -2,6 +2,7 @@
 //! does not work. What must be true of every run is in `testbed::history`.
 
 mod adoption;
+mod crash;
 mod interference;
 mod rollout;
 mod trouble;
@@ -20,6 +21,8 @@ use serde_json::Value;
 use testbed::access::OPERANDS;
 use testbed::nodes::ATOM;
 use testbed::{Access, Controller, History, Kubelets, Leased, Wait, eventually};
+
+use crate::leadership::becomes;
 
 /// The type of the condition that says that an upgrade does not go on.
 const BLOCKED: &str = "RebellionsDriverUpgradeBlocked";
@@ -68,8 +71,12 @@ impl Upgrade {
         self.controllers.retain(|controller| controller.name != program);
     }
 
-    async fn start(&mut self, program: &'static str) {
-        self.controllers.push(self.cluster.start(program).await);
+    /// Starts a program, and waits until it leads: one that was killed holds its lease for a while.
+    async fn start(&mut self, program: &'static str) -> anyhow::Result<()> {
+        let mut controller = self.cluster.start(program).await;
+        becomes(&controller.admin_address().await?, "leader").await;
+        self.controllers.push(controller);
+        Ok(())
     }
 
     /// Whether a node runs this version of the driver, ready, and has all its NPUs. Else what it has.

@@ -12,7 +12,7 @@ use crate::programs::get;
 use crate::{CONTAINER, LABELER};
 
 /// Times in which a test does not wait for long.
-const QUICK: &[&str] =
+pub const QUICK: &[&str] =
     &["--leader-elect-lease-duration=8s", "--leader-elect-renew-deadline=6s", "--leader-elect-retry-period=1s"];
 
 /// What a replica says that it is.

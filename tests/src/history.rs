@@ -5,7 +5,7 @@ mod moment;
 mod recording;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use accelerator_api::contract::{DRIVER, NODE_LABELER};
 
@@ -120,6 +120,17 @@ impl History {
     pub fn evictions(&self) -> Vec<&Request> {
         let ours = |request: &&Request| request.is_eviction() && request.user == DRIVER.controller;
         self.requests.iter().filter(ours).collect()
+    }
+
+    /// How many pods of the driver a node had, one after the other.
+    #[must_use]
+    pub fn drivers(&self, on: &str) -> usize {
+        let all = self.first.iter().chain(&self.then);
+        let drivers = all.filter_map(|seen| match seen {
+            Seen::Pod { uid, pod: Some(pod), .. } if pod.is_driver && pod.node == on => Some(uid),
+            _ => None,
+        });
+        drivers.collect::<BTreeSet<_>>().len()
     }
 
     /// How many events the driver controller created about an object.

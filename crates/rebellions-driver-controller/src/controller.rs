@@ -210,7 +210,7 @@ impl Driver {
             Some(Target::Install { pool, digest }) if self.installed.get(pool) == Some(digest) => {
                 upgrade::Target::Install { pool: pool.as_deref(), digest }
             }
-            Some(Target::Install { .. }) => upgrade::Target::Unknown("its DaemonSet is being written"),
+            Some(Target::Install { .. }) => upgrade::Target::Pending,
             Some(Target::Unknown(_, why)) => upgrade::Target::Unknown(why),
             Some(Target::Nothing) | None => upgrade::Target::None,
         }

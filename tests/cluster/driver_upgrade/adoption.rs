@@ -74,7 +74,7 @@ async fn the_driver_of_the_release_before_is_kept_until_another_is_wanted() -> a
         }
     };
     for program in repository::programs().filter(|program| *program != LABELER) {
-        upgrade.start(program).await;
+        upgrade.start(program).await?;
     }
     unchanged(&upgrade, "this release").await;
     assert_eq!(upgrade.cluster.operands().await, ["device-plugin", "driver"]);

@@ -206,6 +206,15 @@ async fn a_version_that_changes_again_is_the_one_that_counts() -> anyhow::Result
         upgrade.expect_done(node, "3.2.0").await;
     }
     let history = recording.stop(&upgrade.cluster).await?;
+    let states = history.states(&nodes[1]);
+    assert_eq!(
+        states,
+        ["Cordoned", "Restarting", "Validating", "Done"],
+        "without a driver it goes on with the newer one"
+    );
+    // Its record is written once more for that; nothing else is written because another version is wanted.
+    let writes: Vec<_> = history.writes_out_of_turn().into_iter().filter(|line| !line.contains(&nodes[1])).collect();
+    assert_eq!(writes, Vec::<String>::new());
     assert_eq!(history.cordons_left(), Vec::<String>::new());
     assert_eq!(history.evictions_out_of_turn(), Vec::<String>::new());
     assert!(history.most_unavailable().len() <= 2 && history.most_under_way().len() <= 2);

@@ -79,11 +79,14 @@ impl History {
         let upgraded: BTreeSet<_> = self.moments().flat_map(|(moment, _)| Moment::under_way(&moment)).collect();
         let mut wrong = vec![];
         for (node, writes) in self.writes() {
-            let begun = self.states(&node).iter().filter(|state| *state == "Cordoned").count();
+            let states = self.states(&node);
+            let count = |wanted: &str| states.iter().filter(|state| *state == wanted).count();
+            // A node that failed and recovered was written when it did, and again when it was done.
+            let (begun, failed) = (count("Cordoned"), count("Failed"));
             let lines: Vec<_> = writes.iter().map(ToString::to_string).collect();
             if !upgraded.contains(&node) {
                 wrong.push(format!("{node} was written and never upgraded: {lines:?}"));
-            } else if writes.len() > WRITES * begun.max(1) {
+            } else if writes.len() > WRITES * begun.max(1) + failed {
                 wrong.push(format!("{node} took {} writes in {begun} upgrades: {lines:?}", writes.len()));
             }
         }

@@ -45,7 +45,7 @@ impl<'a> Member<'a> {
     pub(super) const fn pool(&self) -> Option<&'a str> {
         match self.target {
             Target::Install { pool, .. } => pool,
-            Target::Unknown(_) | Target::None => None,
+            Target::Pending | Target::Unknown(_) | Target::None => None,
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Target<'a> {
         /// Digest of what is installed.
         digest: &'a str,
     },
+    /// Another driver than its pool's DaemonSet installs as yet: that is being written.
+    Pending,
     /// It is not known what, for this reason, which names what is missing.
     Unknown(&'a str),
     /// Nothing: what an upgrade of ours did to the node is undone.

@@ -35,6 +35,9 @@ pub(super) fn ended(member: &Member<'_>, state: Option<State>, settings: &Settin
     let why = match member.target {
         Target::None => "no driver is wanted on it any more".to_owned(),
         _ if !settings.auto_upgrade => "driver.upgradePolicy.autoUpgrade is off".to_owned(),
+        Target::Pending => {
+            "the DaemonSet of its driver could not be written; the log of the driver controller says why".to_owned()
+        }
         Target::Unknown(why) if member.node.deploys_driver => why.to_owned(),
         _ if state == Some(State::Skipped) => {
             format!("its label {DRIVER_UPGRADE_SKIP_LABEL} is true")

@@ -6,7 +6,7 @@ use super::clearing::{Clearing, clearing};
 use super::facts::Stage;
 use super::patch::NodePatch;
 use super::record::later;
-use super::{Action, Member, Reason, Record, Settings, State};
+use super::{Action, Member, Reason, Record, Settings, State, Target};
 
 /// How long the kubelet may take to report that the NPUs of a device plugin that ended are gone. Until then what it reports
 /// could be taken for the NPUs of the new driver.
@@ -60,6 +60,9 @@ impl Stepper<'_> {
         if self.member.node.is_deleted {
             return Step::default();
         }
+        if self.member.target == Target::Pending && self.settings.auto_upgrade {
+            return self.pending(stage);
+        }
         let Some(digest) = self.member.digest().filter(|_| self.settings.auto_upgrade) else {
             return self.wind_down(stage);
         };
@@ -71,6 +74,17 @@ impl Stepper<'_> {
                 let step = self.under_way(at, record, digest);
                 self.disown(at, record, step)
             }
+        }
+    }
+
+    /// Everything stays as it is while the DaemonSet is written. When that takes longer than an upgrade may, the node is given back.
+    fn pending(&self, stage: Stage<'_>) -> Step {
+        match stage {
+            Stage::UnderWay(_, record) if self.limit(record) <= self.now => self.end(None),
+            Stage::UnderWay(_, record) => {
+                Step { due: Some(self.limit(record)), follows: self.member.pods.is_some(), ..Step::default() }
+            }
+            Stage::Idle | Stage::Failed(_) | Stage::Lost => Step::default(),
         }
     }
 

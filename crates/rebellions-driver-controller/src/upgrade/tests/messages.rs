@@ -238,6 +238,7 @@ fn begin_and_end_are_told() {
     let skipped = cordoned(1).node(|node| node.is_skipped = true);
     let unwanted = Scene { target: crate::upgrade::Target::None, ..cordoned(1) };
     let unknown = Scene { target: crate::upgrade::Target::Unknown("its kernel is not known"), ..cordoned(1) };
+    let pending = Scene { target: crate::upgrade::Target::Pending, ..restarting(10) };
     let newer = Scene { target: crate::upgrade::Target::Install { pool: None, digest: "newer" }, ..cordoned(1) };
     let off = Settings { auto_upgrade: false, ..settings() };
     let again = Scene::old().failed(Reason::EvictionTimedOut, 5).node(|node| node.is_unschedulable = true);
@@ -273,6 +274,12 @@ fn begin_and_end_are_told() {
             newer.plan(),
             "DriverUpgradeEnded",
             "node n1: the driver's upgrade ends before it is done: the wanted driver has changed; the node waits for its turn again",
+        ),
+        (
+            pending.plan(),
+            "DriverUpgradeEnded",
+            "node n1: the driver's upgrade ends before it is done: the DaemonSet of its driver could not be written; the log of the \
+             driver controller says why",
         ),
         (
             unwanted.plan_by(&off),

@@ -312,6 +312,27 @@ fn tolerant() -> Settings {
     Settings { failure_threshold: IntOrPercent::Percent(100), ..settings() }
 }
 
+/// In a large cluster every node is Done when the next driver is wanted.
+#[test]
+fn while_the_daemon_set_is_being_written_everything_stays() {
+    let pending = |scene: Scene| other(Target::Pending, scene);
+    let rows: &[(&str, Scene, &[&str])] = &[
+        ("done", Scene::old().upgraded(), &[]),
+        ("asked for", Scene::old().upgraded().node(|node| node.is_requested = true), &[]),
+        ("failed", Scene::old().failed(Reason::DriverCrashes, 90), &[]),
+        ("cordoned", cordoned(1).evicts(&["w1"]), &[]),
+        ("restarting", restarting(9), &[]),
+        ("validating", validating(9), &[]),
+        ("for too long", restarting(10), &["uncordon, no state, no record, resume"]),
+    ];
+    for (case, scene, expected) in rows {
+        assert_eq!(told(&pending(scene.clone()).plan()), *expected, "{case}");
+    }
+    let off = Settings { auto_upgrade: false, ..settings() };
+    assert_eq!(told(&pending(cordoned(1)).plan_by(&off)), ["uncordon, no state, no record"]);
+    assert_eq!(pending(cordoned(1)).plan().follow, ["n1"], "its pods are not listed again");
+}
+
 #[test]
 fn where_no_upgrade_is_wanted_everything_of_ours_is_undone() {
     let off = Settings { auto_upgrade: false, ..settings() };
