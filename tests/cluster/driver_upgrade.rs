@@ -4,6 +4,7 @@
 mod adoption;
 mod crash;
 mod interference;
+mod labeler;
 mod rollout;
 mod trouble;
 
