@@ -26,9 +26,15 @@ fn it_shows_everything_and_ends() -> anyhow::Result<()> {
         "npu-1 vm-passthrough · · · ready ready",
         "npu-2 container ready ready disabled · ready",
         "npu-6 - · · · · ·",
+        "NAME STATUS NPUS NPU-DRIVER-UPGRADE-STATE",
+        "machine-0.sim Ready 8",
+        "machine-0.sim Ready 8 Done",
+        "machine-5.sim Ready 8 Done",
     ] {
         assert!(lines.iter().any(|shown| shown == line), "{line:?} is not in\n{shown}");
     }
+    let upgraded = lines.iter().filter(|line| line.contains(".sim DriverUpgradeDone ")).count();
+    assert_eq!(upgraded, 6, "{shown}");
     assert!(said.contains("nothing is left"), "{said}");
     Ok(())
 }

@@ -4,6 +4,7 @@ mod screen;
 mod snapshot;
 mod stage;
 mod story;
+mod upgrade;
 mod view;
 
 use accelerator_process::Signals;
@@ -15,7 +16,7 @@ use crate::screen::Screen;
 use crate::stage::Stage;
 
 /// Shows the operator at work: a real control plane with simulated NPU nodes, the controllers with their own rights,
-/// and what each node runs, while modes and settings change
+/// and what each node runs, while modes and settings change and the driver is upgraded
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Options {

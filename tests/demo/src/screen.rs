@@ -3,8 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use crate::snapshot::Snapshot;
-use crate::view::{self, Paint};
+use crate::view::{Paint, Picture};
 
 /// Without a terminal: the least time between two lines of the same act.
 const LINE_EVERY: Duration = Duration::from_secs(1);
@@ -16,9 +15,9 @@ pub struct Screen {
     begun: Instant,
     /// Lines of the picture that the next one replaces.
     drawn: usize,
-    last: Option<Snapshot>,
-    /// Without a terminal: when the last line was printed.
-    lined: Option<Instant>,
+    last: Option<Picture>,
+    /// Without a terminal: the last line that was printed, and when.
+    lined: Option<(Instant, String)>,
 }
 
 impl Screen {
@@ -37,26 +36,30 @@ impl Screen {
         self.print(&[String::new(), self.paint.bold(title)]);
     }
 
-    /// The cluster as it is now.
-    pub fn show(&mut self, snapshot: &Snapshot) {
+    /// How it is painted.
+    pub fn paint(&self) -> Paint {
+        self.paint
+    }
+
+    /// What there is to see now.
+    pub fn show(&mut self, picture: Picture) {
         if self.is_terminal {
             self.erase();
-            let lines = view::lines(snapshot, self.paint);
-            self.print(&lines);
-            self.drawn = lines.len();
-        } else if self.last.as_ref() != Some(snapshot) && self.lined.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            self.lined = Some(Instant::now());
-            self.print(&[format!("[{:5.1} s] {}", self.begun.elapsed().as_secs_f32(), view::line(snapshot))]);
+            self.print(&picture.lines);
+            self.drawn = picture.lines.len();
+        } else if self.lined.as_ref().is_none_or(|(at, line)| *line != picture.line && at.elapsed() >= LINE_EVERY) {
+            self.lined = Some((Instant::now(), picture.line.clone()));
+            self.print(&[format!("[{:5.1} s] {}", self.begun.elapsed().as_secs_f32(), picture.line)]);
         }
-        self.last = Some(snapshot.clone());
+        self.last = Some(picture);
     }
 
     /// Leaves the last picture where it is; draws it where only lines were shown.
     pub fn keep(&mut self) {
-        if let Some(snapshot) = self.last.take()
+        if let Some(picture) = self.last.take()
             && !self.is_terminal
         {
-            self.print(&view::lines(&snapshot, self.paint));
+            self.print(&picture.lines);
         }
         self.drawn = 0;
     }

@@ -93,7 +93,7 @@ async fn rows(access: &Access) -> anyhow::Result<Vec<Row>> {
     let mut seen: BTreeMap<(String, String), Cell> = BTreeMap::new();
     for pod in pods {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-        let operand = pod.labels().get("name").cloned().unwrap_or_default();
+        let operand = pod.labels().get("app.kubernetes.io/name").cloned().unwrap_or_default();
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
         seen.insert((node, operand), if ready { Cell::Ready } else { Cell::Starting });

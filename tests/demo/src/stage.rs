@@ -15,8 +15,8 @@ use testbed::access::client_for;
 use testbed::controller::NAMESPACE;
 use testbed::repository::programs;
 use testbed::{
-    Access, Cluster, ControlPlane, Controller, Folder, PLAYED, Process, Profile, Wait, eventually, install, nodes, say,
-    start_kwok,
+    Access, Cluster, ControlPlane, Controller, Folder, Kubelets, PLAYED, Process, Profile, Wait, eventually, install,
+    nodes, say, start_kwok,
 };
 
 /// In somebody's cluster, names of its nodes begin with this, and its AcceleratorConfig has this label.
@@ -38,8 +38,8 @@ pub struct Stage {
 }
 
 enum Kind {
-    /// Ends when dropped.
-    Own { _cluster: Box<Cluster> },
+    /// Ends when dropped, kubelets first.
+    Own { kubelets: Option<Kubelets>, cluster: Box<Cluster> },
     /// One of its nodes is real. Ends when dropped.
     Real { world: Box<World>, _folder: Folder },
     /// Must be left as it was found.
@@ -58,7 +58,11 @@ impl Stage {
         say("Installed deploy/overlays/default; its controllers run as processes here, in place of Deployments.");
         let controllers = cluster.start_all().await;
         say(format!("Started {} controllers, each with the token of its own service account.", controllers.len()));
-        Ok(Self { access: cluster.clone(), controllers, kind: Kind::Own { _cluster: Box::new(cluster) } })
+        Ok(Self {
+            access: cluster.clone(),
+            controllers,
+            kind: Kind::Own { kubelets: None, cluster: Box::new(cluster) },
+        })
     }
 
     /// As above, with a real node beside the simulated ones. The controllers run in pods on it.
@@ -147,6 +151,13 @@ impl Stage {
         let names: Vec<_> = (1..=count).map(|number| self.node(number)).collect();
         let labels = nodes::npu_labels();
         nodes::create_with(&self.access.client, names, &labels, |node| self.mark(node)).await
+    }
+
+    /// Creates machines with eight NPUs each, whose kubelets know the driver: on a control plane of its own alone.
+    pub async fn machines(&mut self, prefix: &str, count: usize) -> anyhow::Result<Option<Vec<String>>> {
+        let Kind::Own { kubelets, cluster } = &mut self.kind else { return Ok(None) };
+        *kubelets = Some(Kubelets::start(cluster).await?);
+        cluster.machines(prefix).count(count).create().await.map(Some)
     }
 
     /// Beside real nodes, a node that does not exist must not attract anybody's pods but ours.

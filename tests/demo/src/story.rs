@@ -11,12 +11,14 @@ use testbed::{Access, install, nodes};
 use crate::screen::Screen;
 use crate::snapshot::{Cell, FEW, Snapshot};
 use crate::stage::{MARK, Stage};
+use crate::upgrade;
+use crate::view::picture;
 
 /// Name of the sample AcceleratorConfig.
 pub const CONFIG: &str = "default";
 
 /// How long an act may take. Thousands of nodes take a minute.
-const PATIENCE: Duration = Duration::from_mins(10);
+pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Tells the story.
 pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyhow::Result<()> {
@@ -64,7 +66,7 @@ pub async fn tell(stage: &mut Stage, screen: &mut Screen, count: usize) -> anyho
     .await?;
     screen.say("");
     screen.say(&stage.access.kubectl(&["get", "ac", CONFIG, "-o", "wide"])?);
-    Ok(())
+    upgrade::tell(stage, screen, count).await
 }
 
 /// The sample; where there is time to watch, pods take as long to become ready as quick ones do elsewhere.
@@ -93,7 +95,7 @@ async fn follow(
     let begun = Instant::now();
     loop {
         let snapshot = Snapshot::take(access, CONFIG, nodes).await?;
-        screen.show(&snapshot);
+        screen.show(picture(&snapshot, screen.paint()));
         if done(&snapshot) {
             return Ok(());
         }

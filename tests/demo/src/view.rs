@@ -39,8 +39,22 @@ impl Paint {
     }
 }
 
+/// What is shown at a moment.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// The whole of it.
+    pub lines: Vec<String>,
+    /// In one line, for a log.
+    pub line: String,
+}
+
+/// The cluster at a moment.
+pub fn picture(snapshot: &Snapshot, paint: Paint) -> Picture {
+    Picture { lines: lines(snapshot, paint), line: line(snapshot) }
+}
+
 /// The whole picture: nodes and components, then the verdict.
-pub fn lines(snapshot: &Snapshot, paint: Paint) -> Vec<String> {
+fn lines(snapshot: &Snapshot, paint: Paint) -> Vec<String> {
     let mut lines = if snapshot.rows.is_empty() { totals(snapshot, paint) } else { table(&snapshot.rows, paint) };
     lines.push(String::new());
     lines.push(verdict(snapshot, paint));
@@ -48,7 +62,7 @@ pub fn lines(snapshot: &Snapshot, paint: Paint) -> Vec<String> {
 }
 
 /// One line for a log: counts and the verdict.
-pub fn line(snapshot: &Snapshot) -> String {
+fn line(snapshot: &Snapshot) -> String {
     let counts = snapshot
         .status
         .components
