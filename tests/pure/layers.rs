@@ -59,7 +59,10 @@ fn each_layer_knows_only_those_below() {
     let all = ["accelerator-api", "accelerator-operand", "accelerator-runtime"];
     assert_eq!(ours("node-labeler"), all);
     for operand in operands() {
-        assert_eq!(ours(operand.component.controller), all);
+        let mut names = ours(operand.component.controller);
+        // It is below whatever runs.
+        names.retain(|name| name != "accelerator-process");
+        assert_eq!(names, all);
     }
 }
 
