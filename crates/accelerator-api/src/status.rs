@@ -154,12 +154,6 @@ pub enum Reason {
     // Of the driver's upgrade.
     /// Drivers of nodes are being replaced.
     UpgradeProgressing,
-    /// The admin has paused it.
-    UpgradePaused,
-    /// More nodes have failed than may.
-    FailureThresholdExceeded,
-    /// As many nodes are unusable as may be, and none of them by the upgrade.
-    NodesUnavailable,
 
     // Of an AcceleratorConfig.
     /// It is the one that counts.
@@ -205,9 +199,6 @@ impl Reason {
         Self::KernelUnknown,
         Self::FamilyUnknown,
         Self::UpgradeProgressing,
-        Self::UpgradePaused,
-        Self::FailureThresholdExceeded,
-        Self::NodesUnavailable,
         Self::Active,
         Self::Superseded,
         Self::Unreadable,
@@ -240,9 +231,6 @@ impl Reason {
             Self::KernelUnknown => "KernelUnknown",
             Self::FamilyUnknown => "FamilyUnknown",
             Self::UpgradeProgressing => "UpgradeProgressing",
-            Self::UpgradePaused => "UpgradePaused",
-            Self::FailureThresholdExceeded => "FailureThresholdExceeded",
-            Self::NodesUnavailable => "NodesUnavailable",
             Self::Active => "Active",
             Self::Superseded => "Superseded",
             Self::Unreadable => "Unreadable",
@@ -264,9 +252,6 @@ impl Reason {
             | Self::Ready
             | Self::Preinstalled
             | Self::UpgradeProgressing
-            | Self::UpgradePaused
-            | Self::FailureThresholdExceeded
-            | Self::NodesUnavailable
             | Self::Active
             | Self::AllComponentsReady
             | Self::NoComponentsEnabled => "True",
@@ -293,8 +278,6 @@ impl Reason {
                 | Self::DriverImageMissing
                 | Self::KernelUnknown
                 | Self::FamilyUnknown
-                | Self::FailureThresholdExceeded
-                | Self::NodesUnavailable
                 | Self::Superseded
                 | Self::Unreadable
                 | Self::WorkloadConfigInvalid
