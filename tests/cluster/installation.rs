@@ -33,10 +33,8 @@ async fn the_default_overlay_installs_with_one_command_and_its_pods_are_admitted
         Wait::until(format!("{words:?}"), |text| text.contains("Each part that is absent or empty keeps its default"))
     })
     .await;
-    for sample in ["acceleratorconfig.yaml", "tuned.yaml"] {
-        let path = testbed::repository::root().join("deploy/samples").join(sample);
-        cluster.kubectl(&["apply", "--dry-run=server", "-f", &path.display().to_string()])?;
-    }
+    let samples = testbed::repository::root().join("deploy/samples");
+    cluster.kubectl(&["apply", "--dry-run=server", "-f", &samples.display().to_string()])?;
     Ok(())
 }
 
