@@ -31,7 +31,7 @@ use crate::pools::{self, Existing, Pools, Request, Target};
 use crate::seen::Counted;
 use crate::standing::{self, Counts, Upgrades};
 use crate::strays::Strays;
-use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
+use crate::upgrade::{self, Action, Blocked, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(2);
@@ -415,7 +415,7 @@ impl Extension for Driver {
             report.further.push(present(previous.condition(kind), kind, reason, message, generation, now));
         };
         if self.rollback.is_written {
-            say(condition_types::DRIVER_UPGRADE_BLOCKED, Reason::FailureThresholdExceeded.as_str(), ROLLED_BACK);
+            say(condition_types::DRIVER_UPGRADE_BLOCKED, Blocked::FailureThresholdExceeded.as_str(), ROLLED_BACK);
         } else if let Some((reason, why)) = &self.summary.blocked {
             say(condition_types::DRIVER_UPGRADE_BLOCKED, reason.as_str(), why);
         }

@@ -87,7 +87,7 @@ async fn a_node_that_changes_its_mode_is_given_back_as_it_was() -> anyhow::Resul
         upgrade.expect_done(node, "3.1.0").await;
     }
     eventually("no driver on the node", async || {
-        Wait::until(drivers(&upgrade.cluster.pods().await, &nodes[0]), |pods| pods.is_empty())
+        Wait::until(drivers(&upgrade.cluster.pods().await, &nodes[0]), Vec::is_empty)
     })
     .await;
     let history = recording.stop(&upgrade.cluster).await?;
@@ -169,8 +169,7 @@ async fn a_driver_that_is_preinstalled_from_now_on_leaves_no_trace() -> anyhow::
     upgrade.cluster.expect_operands(&["device-plugin"]).await;
     upgrade.cluster.expect_condition("default", DRIVER.condition_type, "True/Preinstalled").await;
     upgrade.cluster.expect_ready("default").await;
-    eventually("no driver", async || Wait::until(drivers(&upgrade.cluster.pods().await, ""), |pods| pods.is_empty()))
-        .await;
+    eventually("no driver", async || Wait::until(drivers(&upgrade.cluster.pods().await, ""), Vec::is_empty)).await;
     let history = recording.stop(&upgrade.cluster).await?;
     assert_eq!(history.cordons_left(), Vec::<String>::new());
     for node in &nodes {
