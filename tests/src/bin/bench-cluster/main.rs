@@ -40,19 +40,15 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    if let Some(parallel) = options.upgrade {
-        for nodes in options.nodes {
-            upgrade::run(usize::try_from(nodes)?, parallel).await?;
-        }
-        return Ok(());
-    }
     let folder = root().join("docs/performance");
     std::fs::create_dir_all(&folder)?;
     for nodes in options.nodes {
-        let begun = Instant::now();
-        let run = phases::run(usize::try_from(nodes)?, &options.components, options.labels_only).await?;
-        let name = if run.labels_only { format!("labels-{nodes}.json") } else { format!("{nodes}.json") };
-        std::fs::write(folder.join(name), serde_json::to_string_pretty(&run)? + "\n")?;
+        let (begun, nodes) = (Instant::now(), usize::try_from(nodes)?);
+        let run = match options.upgrade {
+            Some(parallel) => upgrade::run(nodes, parallel).await?,
+            None => phases::run(nodes, &options.components, options.labels_only).await?,
+        };
+        std::fs::write(folder.join(run.file()), serde_json::to_string_pretty(&run)? + "\n")?;
         page::write(&folder)?;
         say(format!("Wrote docs/performance.md after {} s.", begun.elapsed().as_secs()));
     }

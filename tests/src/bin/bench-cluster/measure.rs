@@ -14,6 +14,9 @@ pub struct Run {
     /// Whether labelling is all that was measured.
     #[serde(default)]
     pub labels_only: bool,
+    /// How many nodes at once, where an upgrade of the driver is all that was measured.
+    #[serde(default)]
+    pub upgrade: Option<usize>,
     /// Which components are rolled out.
     #[serde(default)]
     pub components: Vec<String>,
@@ -66,6 +69,43 @@ pub struct ProcessFigures {
 }
 
 impl Run {
+    /// Of so many nodes with these components, on this machine; nothing is measured yet.
+    pub fn new(nodes: usize, components: &[String]) -> Self {
+        Self {
+            nodes,
+            labels_only: false,
+            upgrade: None,
+            components: components.to_vec(),
+            machine: Machine::this(),
+            figures: BTreeMap::new(),
+            work: vec![],
+            requests: vec![],
+            processes: vec![],
+        }
+    }
+
+    /// What tells it from others of its section.
+    pub fn title(&self) -> String {
+        let parallel = self.upgrade.map_or_else(String::new, |parallel| format!(" by {parallel}"));
+        format!("{} nodes{parallel}", self.nodes)
+    }
+
+    /// Its file beside the page.
+    pub fn file(&self) -> String {
+        match (self.upgrade, self.labels_only) {
+            (Some(parallel), _) => format!("upgrade-{}-{parallel}.json", self.nodes),
+            (None, true) => format!("labels-{}.json", self.nodes),
+            (None, false) => format!("{}.json", self.nodes),
+        }
+    }
+
+    /// Requests of our programs in a phase: those that this is true of, by verb and resource.
+    pub fn count(&self, phase: &str, is_meant: impl Fn(&str, &str) -> bool) -> usize {
+        let counts = self.requests.iter().filter(|one| one.phase == phase);
+        let meant = counts.filter(|one| one.request.split_once(' ').is_some_and(|(verb, what)| is_meant(verb, what)));
+        meant.map(|one| one.times).sum()
+    }
+
     pub fn figure(&self, name: &str) -> f64 {
         self.figures.get(name).copied().unwrap_or(f64::NAN)
     }

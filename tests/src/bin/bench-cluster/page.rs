@@ -4,6 +4,7 @@ mod goals;
 mod rollouts;
 mod tables;
 mod unready;
+mod upgrades;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,6 +15,7 @@ use self::goals::{GOALS, LABELS_ONLY, PEERS};
 use self::rollouts::rollouts;
 use self::tables::{figures, processes, requests, work};
 use self::unready::unready;
+use self::upgrades::upgrades;
 use crate::measure::Run;
 use crate::plot::svg;
 
@@ -25,7 +27,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
             runs.push(serde_json::from_str::<Run>(&std::fs::read_to_string(path)?)?);
         }
     }
-    runs.sort_by_key(|run| run.nodes);
+    runs.sort_by_key(|run| (run.nodes, run.upgrade));
     #[expect(clippy::cast_precision_loss, reason = "a plot")]
     let line = |figure: &str| {
         let points = runs.iter().map(|run| (run.nodes as f64, run.figure(figure)));
@@ -46,6 +48,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
 }
 
 fn page(runs: Vec<Run>) -> anyhow::Result<String> {
+    let (upgraded, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.upgrade.is_some());
     let (labels_only, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.labels_only);
     let mut out = String::from(
         "# Performance\n\nWritten by `cargo bench-cluster`; do not edit. Each number of nodes is one run on a control plane \
@@ -60,6 +63,7 @@ fn page(runs: Vec<Run>) -> anyhow::Result<String> {
     }
     unready(&mut out, &runs)?;
     rollouts(&mut out, &runs)?;
+    upgrades(&mut out, &upgraded)?;
     for run in &runs {
         work(&mut out, run)?;
     }

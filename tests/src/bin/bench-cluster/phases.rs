@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{COMPONENTS, NODE_LABELER};
+use accelerator_api::contract::{COMPONENTS, DRIVER, NODE_LABELER};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use testbed::nodes::npu_labels;
@@ -10,7 +10,7 @@ use testbed::programs::shipped_binary;
 use testbed::{ControlPlane, Controller, Profile, Wait, eventually_within, nodes, repository, say};
 
 use crate::labelling::label;
-use crate::machine::{Machine, Usage};
+use crate::machine::Usage;
 use crate::measure::{ProcessFigures, Run};
 use crate::meter::Bench;
 use crate::rollout::{all_ready, compare, gone, ready, roll_out};
@@ -24,20 +24,8 @@ pub const SETTLED: &str = "settled minute";
 pub const PATIENCE: Duration = Duration::from_mins(20);
 
 pub async fn run(count: usize, components: &[String], labels_only: bool) -> anyhow::Result<Run> {
-    let mut run = Run {
-        nodes: count,
-        labels_only,
-        components: components.to_vec(),
-        machine: Machine::this(),
-        figures: [].into(),
-        work: vec![],
-        requests: vec![],
-        processes: vec![],
-    };
-    say("Building the programs as they are shipped ...");
-    for name in repository::programs() {
-        shipped_binary(name)?;
-    }
+    let mut run = Run { labels_only, ..Run::new(count, components) };
+    build()?;
     let mut bench = Bench::connect(ControlPlane::start(Profile::Scale)?).await?;
     bench.cluster.install().await?;
     say(format!("1. {count} nodes in mode container, labelled by a raw client and by node-labeler"));
@@ -56,6 +44,15 @@ pub async fn run(count: usize, components: &[String], labels_only: bool) -> anyh
     bench.controllers.clear();
     compare(&mut bench, &names, &mut run).await?;
     Ok(run)
+}
+
+/// Builds the programs before anything is measured.
+pub fn build() -> anyhow::Result<()> {
+    say("Building the programs as they are shipped ...");
+    for name in repository::programs() {
+        shipped_binary(name)?;
+    }
+    Ok(())
 }
 
 async fn settled(bench: &mut Bench, names: &[String], run: &mut Run) -> anyhow::Result<()> {
@@ -125,8 +122,13 @@ fn processes(controllers: &[Controller], run: &mut Run) -> anyhow::Result<()> {
     }
     let sum = run.processes.iter().map(|one| one.settled_mb).sum();
     run.set("settled memory, all six (MB)", sum);
-    let labeler = run.processes.iter().find(|one| one.name == NODE_LABELER).map_or(0.0, |one| one.settled_mb);
-    run.set("settled memory, node-labeler (MB)", labeler);
+    for (figure, program) in [
+        ("settled memory, node-labeler (MB)", NODE_LABELER),
+        ("settled memory, driver controller (MB)", DRIVER.controller),
+    ] {
+        let one = run.processes.iter().find(|one| one.name == program);
+        run.set(figure, one.map_or(f64::NAN, |one| one.settled_mb));
+    }
     Ok(())
 }
 

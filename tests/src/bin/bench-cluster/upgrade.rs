@@ -18,64 +18,82 @@ use testbed::{
 };
 
 use crate::machine::Usage;
+use crate::measure::{Run, Work};
+use crate::meter::Bench;
+use crate::phases::{CONFIG, PATIENCE, build};
 
-const CONFIG: &str = "default";
 /// How long a driver takes to load, without which the machine that plays the cluster would be all that is measured.
 const LOADS: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_mins(20);
 
-/// Measures an upgrade of so many nodes, so many at once. Keeps nothing but what it says.
-pub async fn run(count: usize, parallel: usize) -> anyhow::Result<()> {
-    let cluster = Cluster::connect(ControlPlane::start(Profile::Scale)?).await?;
-    cluster.install().await?;
-    let kubelets = Kubelets::start(&cluster).await?;
+/// The phases that are measured, in their order.
+const BEFORE: &str = "drivers replaced by a raw client, before";
+const OURS: &str = "driver upgrade";
+const AFTER: &str = "drivers replaced by a raw client, after";
+
+/// Measures an upgrade of so many nodes, so many at once.
+pub async fn run(count: usize, parallel: usize) -> anyhow::Result<Run> {
+    let components = ["driver", "device-plugin"].map(str::to_owned);
+    let mut run = Run { upgrade: Some(parallel), ..Run::new(count, &components) };
+    build()?;
+    let mut bench = Bench::connect(ControlPlane::start(Profile::Scale)?).await?;
+    bench.cluster.install().await?;
+    let kubelets = Kubelets::start(&bench.cluster).await?;
     kubelets.trouble(Trouble::slow("rbln-driver", LOADS));
-    let mut controllers = vec![];
     for name in repository::programs() {
-        controllers.push(Controller::start_shipped(&cluster, name).await?);
+        bench.controllers.push(Controller::start_shipped(&bench.cluster, name).await?);
     }
     say(format!("1. {count} nodes with their driver"));
-    let nodes = cluster.machines("npu").count(count).create().await?;
+    let nodes = bench.cluster.machines("npu").count(count).create().await?;
     let begun = Instant::now();
-    configure(&cluster, "3.0.0", parallel).await?;
-    all_have_npus(&cluster, count).await;
-    say(format!("  first installation: {:.1} s", begun.elapsed().as_secs_f64()));
+    configure(&bench.cluster, "3.0.0", parallel).await?;
+    all_have_npus(&bench.cluster, count).await;
+    run.set("first installation (s)", begun.elapsed().as_secs_f64());
 
     say(format!("2. Every driver's pod replaced by a raw client, {parallel} at once"));
-    let before = floor(&cluster, &nodes, parallel).await?;
+    let before = floor(&mut bench, &nodes, BEFORE, &mut run).await?;
     say(format!("3. An upgrade by us, maxParallel {parallel}"));
-    let mark = cluster.mark()?;
-    let begun = Instant::now();
-    configure(&cluster, "3.1.0", parallel).await?;
-    let done = ListParams::default().labels(&format!("{DRIVER_UPGRADE_STATE_LABEL}=Done"));
-    eventually_within(PATIENCE, "every node to be done", async || {
-        tokio::time::sleep(Duration::from_millis(450)).await;
-        let done = cluster.all::<Node>().list_metadata(&done).await.map_or(0, |list| list.items.len());
-        Wait::until(done, |done| *done >= count)
-    })
-    .await;
-    let ours = begun.elapsed().as_secs_f64();
-    let after = floor(&cluster, &nodes, parallel).await?;
+    let meter = bench.meter().await?;
+    configure(&bench.cluster, "3.1.0", parallel).await?;
+    all_done(&bench.cluster, count).await;
+    let work = bench.stop(&meter, OURS, &mut run).await?;
+    say("4. The raw client once more");
+    let after = floor(&mut bench, &nodes, AFTER, &mut run).await?;
+    run.set("its floor, before (s)", before);
+    run.set("its floor, after (s)", after);
     let floor = f64::midpoint(before, after);
-    say(format!("  ours {ours:.1} s, floor {floor:.1} s ({before:.1} and {after:.1}), {:.2} times", ours / floor));
-    let requests = mark.requests()?;
-    let ours: Vec<_> = requests.iter().filter(|request| request.is_ours() && request.resource != "leases").collect();
-    let writes = ours.iter().filter(|request| request.is_write()).count();
-    let nodes = ours.iter().filter(|request| request.is_write() && request.resource == "nodes").count();
+    run.set("its floor (s)", floor);
+    run.set("upgrade by us (s)", work.seconds);
+    run.set("upgrade, ours to its floor", work.seconds / floor);
+    run.set("processor time of ours (s)", work.own_cpu);
+    requests(&work, &mut run);
+    memory(&bench.controllers, &mut run);
+    Ok(run)
+}
+
+/// What was asked for each node.
+fn requests(work: &Work, run: &mut Run) {
+    let is_write = |verb: &str| matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+    let (nodes, events) = (
+        run.count(OURS, |verb, what| is_write(verb) && what == "nodes"),
+        run.count(OURS, |verb, what| is_write(verb) && what == "events"),
+    );
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    let each = |number: usize| number as f64 / count as f64;
-    say(format!(
-        "  per node: {:.2} writes of which {:.2} to the node, {:.2} reads and watches",
-        each(writes),
-        each(nodes),
-        each(ours.len() - writes)
-    ));
-    for controller in controllers.iter().filter(|one| one.name == DRIVER.controller) {
-        let usage = Usage::of(controller.process().id());
-        let (peak, cpu) = (usage.peak_mb, usage.cpu_seconds);
-        say(format!("  {}: at most {peak:.1} MB, {cpu:.1} s of processor time", controller.name));
+    let each = |number: usize| number as f64 / run.nodes as f64;
+    let figures = [
+        ("writes to the node, per node", each(nodes)),
+        ("events per node", each(events)),
+        ("writes per node, all of ours", each(work.writes)),
+        ("reads per node, watches included", each(work.requests - work.writes)),
+    ];
+    for (name, value) in figures {
+        run.set(name, value);
     }
-    Ok(())
+}
+
+fn memory(controllers: &[Controller], run: &mut Run) {
+    let driver = controllers.iter().find(|one| one.name == DRIVER.controller);
+    let peak = driver.map_or(f64::NAN, |one| Usage::of(one.process().id()).peak_mb);
+    run.set("most memory of the driver controller (MB)", peak);
 }
 
 async fn configure(cluster: &Cluster, version: &str, parallel: usize) -> anyhow::Result<()> {
@@ -101,14 +119,23 @@ async fn all_have_npus(cluster: &Cluster, count: usize) {
     .await;
 }
 
+async fn all_done(cluster: &Cluster, count: usize) {
+    let done = ListParams::default().labels(&format!("{DRIVER_UPGRADE_STATE_LABEL}=Done"));
+    eventually_within(PATIENCE, "every node to be done", async || {
+        tokio::time::sleep(Duration::from_millis(450)).await;
+        let done = cluster.all::<Node>().list_metadata(&done).await.map_or(0, |list| list.items.len());
+        Wait::until(done, |done| *done >= count)
+    })
+    .await;
+}
+
 /// How long a client takes that deletes each driver's pod and waits for the next one and for the NPUs.
-async fn floor(cluster: &Cluster, nodes: &[String], parallel: usize) -> anyhow::Result<f64> {
-    let begun = Instant::now();
-    let each: Vec<_> = nodes.iter().map(|node| replace(cluster, node)).collect();
+async fn floor(bench: &mut Bench, nodes: &[String], phase: &str, run: &mut Run) -> anyhow::Result<f64> {
+    let meter = bench.meter().await?;
+    let parallel = run.upgrade.unwrap_or(1);
+    let each: Vec<_> = nodes.iter().map(|node| replace(&bench.cluster, node)).collect();
     futures::stream::iter(each).buffer_unordered(parallel).try_collect::<()>().await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    say(format!("  {seconds:.1} s"));
-    Ok(seconds)
+    Ok(bench.stop(&meter, phase, run).await?.seconds)
 }
 
 async fn replace(cluster: &Cluster, node: &str) -> anyhow::Result<()> {

@@ -31,7 +31,7 @@ const LABELLING: Goal = goal(
 );
 const NAMED: fn(&Run, f64) -> bool = |_, value| value <= 30.0;
 
-pub const GOALS: [Goal; 17] = [
+pub const GOALS: [Goal; 18] = [
     PATCHES,
     LABELLING,
     figure("labelling by node-labeler (s)"),
@@ -41,6 +41,7 @@ pub const GOALS: [Goal; 17] = [
     goal("writes after restarts", "0", |_, value| value <= 0.0, "something changed during the restarts"),
     goal("settled memory, all six (MB)", "≤ 60 at 1,000", |run, value| run.nodes > 1000 || value <= 60.0, ""),
     goal("settled memory, node-labeler (MB)", "≤ 20 at 5,000", |_, value| value <= 20.0, ""),
+    goal("settled memory, driver controller (MB)", "≤ 25 at 5,000", |_, value| value <= 25.0, ""),
     goal("growth over a thousand node changes, all six (MB)", "flat: ≤ 1", |_, value| value <= 1.0, ""),
     goal("one pod unready: until a node is named (s)", "≤ 30", NAMED, ""),
     goal("500 pods unready: until a node is named (s)", "≤ 30", NAMED, ""),
@@ -59,6 +60,26 @@ pub const LABELS_ONLY: [Goal; 7] = [
     figure("processor time of node-labeler while labelling (s)"),
     figure("memory of node-labeler after labelling (MB)"),
     figure("most memory of node-labeler while labelling (MB)"),
+];
+
+pub const UPGRADES: [Goal; 12] = [
+    goal(
+        "upgrade, ours to its floor",
+        "≤ 1.2",
+        |_, value| value <= 1.2,
+        "what the steps of a node take besides its pods' restart",
+    ),
+    figure("upgrade by us (s)"),
+    figure("its floor (s)"),
+    figure("its floor, before (s)"),
+    figure("its floor, after (s)"),
+    goal("writes to the node, per node", "≤ 6", |_, value| value <= 6.0, "somebody else changed nodes meanwhile"),
+    goal("events per node", "≤ 3", |_, value| value <= 3.0, ""),
+    figure("writes per node, all of ours"),
+    figure("reads per node, watches included"),
+    goal("most memory of the driver controller (MB)", "≤ 25 at 5,000", |_, value| value <= 25.0, ""),
+    figure("processor time of ours (s)"),
+    figure("first installation (s)"),
 ];
 
 /// Measured on the same kind of test bed with 1,000 nodes on 2026-11-23, other machine load.

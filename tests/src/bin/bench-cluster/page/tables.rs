@@ -18,7 +18,7 @@ pub fn figures(out: &mut String, goals: &[Goal], runs: &[Run]) -> Result {
             write!(out, " {}{} |", in_figures(value), if is_miss { " **misses**" } else { "" })?;
             if is_miss {
                 let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-                misses.push(format!("- *{figure}* misses its goal at {} nodes{why}.\n", run.nodes));
+                misses.push(format!("- *{figure}* misses its goal at {}{why}.\n", run.title()));
             }
         }
         out.push('\n');
@@ -108,5 +108,5 @@ pub fn in_figures(value: f64) -> String {
 
 /// The heads of the columns of these runs.
 pub fn heads(runs: &[Run]) -> String {
-    runs.iter().fold(String::new(), |heads, run| heads + &format!(" {} nodes |", run.nodes))
+    runs.iter().fold(String::new(), |heads, run| heads + &format!(" {} |", run.title()))
 }
