@@ -360,6 +360,10 @@ impl Extension for Driver {
         };
         self.is_trouble_told = false;
         let seen = self.see()?;
+        if self.strays.is_behind(&seen.nodes) {
+            // It left while others were read, and would neither be undone nor counted.
+            return Some(Instant::now());
+        }
         let strays: Vec<_> = self.strays.iter().cloned().collect();
         let nodes: Vec<_> = seen.nodes.iter().chain(&strays).collect();
         let mut plan = self.plan(&policy, &Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, now });

@@ -54,6 +54,13 @@ impl Strays {
         self.nodes.remove(name);
     }
 
+    /// Whether a node with marks of ours has left since the last look.
+    #[must_use]
+    pub fn is_behind(&self, present: &[NodeView]) -> bool {
+        let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
+        !self.is_listed || self.marked.keys().any(|name| !names.contains(name.as_str()))
+    }
+
     /// Finds out about nodes that have left. `present` are the driver's nodes. Returns every node that was read, which may be
     /// newer than what the watch has shown.
     ///

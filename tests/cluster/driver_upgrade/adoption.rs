@@ -77,13 +77,13 @@ async fn the_driver_of_the_release_before_is_kept_until_another_is_wanted() -> a
         upgrade.start(program).await?;
     }
     unchanged(&upgrade, "this release").await;
-    assert_eq!(upgrade.cluster.operands().await, ["device-plugin", "driver"]);
+    assert_eq!(daemon_sets(&upgrade).await, ["rebellions-device-plugin", "rebellions-driver"]);
 
     // The same image by the template.
     upgrade.configure("3.0.0").await?;
     eventually("the DaemonSet of all nodes to be gone", async || {
-        let drivers = upgrade.cluster.operands().await;
-        Wait::until(drivers, |names| names.iter().all(|name| name != "driver") && names.len() == 2)
+        let names = daemon_sets(&upgrade).await;
+        Wait::until(names, |names| names.iter().all(|name| name != "rebellions-driver") && names.len() == 2)
     })
     .await;
     unchanged(&upgrade, "the same image").await;
@@ -103,7 +103,11 @@ async fn the_driver_of_the_release_before_is_kept_until_another_is_wanted() -> a
     // One more than in another upgrade, for the pool.
     assert!(history.writes().values().all(|writes| writes.len() <= 7), "{:?}", history.writes());
     assert_eq!(with_pool(&upgrade).await, nodes);
-    let owners: BTreeSet<_> = upgrade.cluster.operands().await.into_iter().collect();
-    assert!(!owners.contains("driver"), "{owners:?}");
+    let names = daemon_sets(&upgrade).await;
+    assert!(!names.contains(&"rebellions-driver".to_owned()), "{names:?}");
     Ok(())
+}
+
+async fn daemon_sets(upgrade: &Upgrade) -> Vec<String> {
+    upgrade.cluster.daemon_sets().await.iter().map(ResourceExt::name_any).collect()
 }

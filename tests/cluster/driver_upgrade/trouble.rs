@@ -85,7 +85,8 @@ async fn a_node_that_goes_down_in_the_middle_is_passed_by_and_heals() -> anyhow:
     upgrade.expect_state(&nodes[1], "Failed").await;
     upgrade.expect_schedulable(&nodes[1]).await;
     upgrade.kubelets.power_on(&nodes[1]).await?;
-    // Its pods go on where they stopped: nothing has to be done for it any more.
+    // Where its old driver's pod had gone before the power did, it heals by itself; else it is tried again, in five minutes or on demand.
+    upgrade.request(&nodes[1])?;
     upgrade.expect_done(&nodes[1], "3.1.0").await;
     let history = recording.stop(&upgrade.cluster).await?;
     assert_clean(&history, 2, 1);

@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
     let mut cluster = Cluster::connect(ControlPlane::start(profile)?).await?;
     cluster.install().await?;
     cluster.npu_nodes("npu", nodes, "").await?;
-    let pids = cluster.control_plane().process_ids();
+    let pids: Vec<_> = cluster.control_plane().process_ids().into_iter().map(|(_, pid)| pid).collect();
     say(format!("export KUBECONFIG={}", cluster.kubeconfig.display()));
     say(format!("Process ids: {pids:?}. Ctrl-C ends it."));
     tokio::signal::ctrl_c().await?;
