@@ -410,7 +410,10 @@ impl Extension for Driver {
         }
         let pods = references(&self.seen.pods);
         let counts = Counts::of(&self.pools, &pods);
-        report.entry.desired = counts.desired;
+        // As a DaemonSet counts, which leaves out nodes that a taint keeps its pods off: node-labeler finds those by the difference.
+        let has_daemon_set = self.installed.contains_key(&None);
+        let orphans = pods.iter().filter(|pod| !has_daemon_set && pod.pool.is_none() && !pod.is_terminating).count();
+        report.entry.desired += i64::try_from(orphans).unwrap_or(i64::MAX);
         report.entry.updated = counts.updated;
         report.entry.ready = counts.ready;
         report.entry.pools = statuses(&self.pools, &pods);

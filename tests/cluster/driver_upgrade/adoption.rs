@@ -1,6 +1,5 @@
 //! What becomes of the driver of the release before this one: one DaemonSet for all nodes, with a tag that an admin wrote.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use accelerator_api::AcceleratorConfig;
