@@ -20,7 +20,7 @@ test-pure:
 crash-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture crash::
 
-# A crash at every write of an upgrade of the driver; about ten minutes
+# A crash at every write of an upgrade of the driver; about five minutes
 upgrade-suite:
     cargo test --package testbed --test cluster -- --ignored --nocapture driver_upgrade::
 

@@ -86,31 +86,48 @@ impl Bench {
         }
         self.runs += 1;
         self.upgrade.configure(&version(self.runs)).await?;
-        let mut has_crashed = false;
-        eventually(&format!("both nodes to be upgraded with {crash:?}"), async || {
-            if let Some(Crash { program, .. }) = crash
-                && self.killable[program].ended().is_some()
-            {
-                has_crashed = true;
-                match self.start(program).await {
-                    Ok(again) => self.killable[program] = again,
-                    Err(error) => return Wait::NotYet(error.to_string()),
-                }
-            }
-            let left = self.left_to_do().await;
-            Wait::until(left, Vec::is_empty)
-        })
-        .await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        for proxy in &self.proxies {
-            proxy.heal();
-        }
+        let has_crashed = self.finish(crash).await?;
         let history = recording.stop(&self.upgrade.cluster).await?;
         self.check(&history, crash);
         let writes = self.proxies.iter().zip(seen);
         let writes =
             writes.map(|(proxy, seen)| proxy.seen().split_off(seen).iter().filter(|seen| seen.is_write()).count());
         Ok((writes.collect(), has_crashed))
+    }
+
+    /// Waits until both nodes are upgraded and starts again who was killed. Returns whether somebody was.
+    async fn finish(&mut self, crash: Option<Crash>) -> anyhow::Result<bool> {
+        let mut has_crashed = false;
+        loop {
+            eventually(&format!("both nodes to be upgraded with {crash:?}"), async || {
+                match self.revive(crash).await {
+                    Ok(revived) => has_crashed |= revived,
+                    Err(error) => return Wait::NotYet(error.to_string()),
+                }
+                Wait::until(self.left_to_do().await, Vec::is_empty)
+            })
+            .await;
+            // The last write may come, and kill, when there is nothing left to be seen.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            for proxy in &self.proxies {
+                proxy.heal();
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if !self.revive(crash).await? {
+                return Ok(has_crashed);
+            }
+            has_crashed = true;
+        }
+    }
+
+    /// Starts the program again if it was killed.
+    async fn revive(&mut self, crash: Option<Crash>) -> anyhow::Result<bool> {
+        let Some(Crash { program, .. }) = crash else { return Ok(false) };
+        let was_killed = self.killable[program].ended().is_some();
+        if was_killed {
+            self.killable[program] = self.start(program).await?;
+        }
+        Ok(was_killed)
     }
 
     /// What is not yet as it is after an upgrade that nobody disturbs.
