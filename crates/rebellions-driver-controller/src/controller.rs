@@ -1,10 +1,13 @@
 //! The thin shell around pools and upgrades: sees nodes and pods, asks the pure modules, and carries out what they say.
 
+mod look;
+mod planning;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use accelerator_api::contract::{COMPONENTS, Component, DRIVER, DRIVER_POOL_LABEL};
+use accelerator_api::contract::{Component, DRIVER};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
 use accelerator_operand::{Observation, Outcome, Report, present};
 use accelerator_runtime::chain;
@@ -13,10 +16,11 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use serde_json::json;
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::look::{Basis, Seen};
+use self::planning::Sight;
 use crate::actions::Actor;
 use crate::claims::Claims;
 use crate::customize::for_pool;
@@ -24,14 +28,14 @@ use crate::follower::Follower;
 use crate::metrics::UpgradeMetrics;
 use crate::news::News;
 use crate::node::{Node, NodeView};
-use crate::pods::{DriverPod, NodePods, Pod, Rules};
+use crate::pods::{DriverPod, Pod};
 use crate::policy::Policy;
 use crate::pool_status::statuses;
-use crate::pools::{self, Existing, Pools, Request, Target};
+use crate::pools::{Existing, Pools, Request};
 use crate::seen::Counted;
 use crate::standing::{self, Counts, Upgrades};
 use crate::strays::Strays;
-use crate::upgrade::{self, Action, Blocked, DriverPods, Fleet, Member, Settings, Summary, UpgradePlan};
+use crate::upgrade::{Blocked, Summary};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(2);
@@ -115,148 +119,6 @@ impl Driver {
             is_trouble_told: false,
         }
     }
-
-    /// Nodes and pods as they are now; `None` as long as they have not been listed.
-    fn see(&mut self) -> Option<Seen> {
-        let changes = (self.nodes.with(|nodes| nodes.changes()), self.pods.with(|pods| pods.changes()));
-        if self.seen.changes != Some(changes) {
-            self.seen = Seen {
-                nodes: self.nodes.with(|nodes| nodes.snapshot())?.into(),
-                pods: self.pods.with(|pods| pods.snapshot())?.into(),
-                changes: Some(changes),
-            };
-        }
-        Some(self.seen.clone())
-    }
-
-    /// What is wanted: worked out again only when something that it depends on has changed.
-    fn work_out(&mut self, request: Option<Request>, existing: Vec<Existing>, seen: &Seen) {
-        let basis = Basis { request, existing, changes: seen.changes };
-        if self.basis.as_ref() != Some(&basis) {
-            let (nodes, pods) = (references(&seen.nodes), references(&seen.pods));
-            self.pools = pools::pools(basis.request.as_ref(), &nodes, &pods, &basis.existing);
-            self.basis = Some(basis);
-        }
-    }
-
-    /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
-    async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
-        let mut read = self.strays.look(present).await?;
-        for name in self.actor.unread() {
-            read.extend(self.strays.read(&name).await?);
-            self.actor.read(&name);
-        }
-        for node in read {
-            self.strays.answered(node.clone());
-            if node.carries_deploy_label {
-                self.nodes.with(|store| store.answered(&node.name.clone(), node));
-            }
-        }
-        Ok(())
-    }
-
-    /// The pods of nodes that are followed, sorted by what has to become of them.
-    async fn sort_pods(&mut self, policy: &Policy, now: Timestamp) -> Result<BTreeMap<String, NodePods>, kube::Error> {
-        let followed = self.follower.listed();
-        let all: Vec<_> = followed.values().flatten().cloned().collect();
-        let claims = self.claims.of(&all).await?;
-        let dependents: Vec<_> = COMPONENTS.iter().filter(|one| one.uses_driver).map(|one| one.operand).collect();
-        let rules = Rules::new(policy, &self.operands, &self.controllers, &dependents, &claims);
-        let mut sorted: BTreeMap<_, _> = followed.iter().map(|(node, pods)| (node.clone(), rules.sort(pods))).collect();
-        for pod in sorted.values_mut().flat_map(|pods| &mut pods.to_evict) {
-            pod.refusal = self.actor.refusal(&pod.uid).map(str::to_owned);
-        }
-        self.jobs_gone.retain(|node, _| sorted.get(node).is_some_and(|pods| pods.jobs.is_empty()));
-        for node in sorted.iter().filter(|(_, pods)| pods.jobs.is_empty()).map(|(node, _)| node) {
-            self.jobs_gone.entry(node.clone()).or_insert(now);
-        }
-        let there: BTreeSet<_> = all.iter().map(Pod::uid).collect();
-        self.actor.retain(|uid| there.contains(uid));
-        Ok(sorted)
-    }
-
-    fn plan(&self, policy: &Policy, seen: &Sight<'_>) -> UpgradePlan {
-        let settings = Settings::from(policy);
-        let by_node = seen.pods.iter().fold(BTreeMap::<&str, Vec<&DriverPod>>::new(), |mut all, pod| {
-            all.entry(pod.node.as_str()).or_default().push(pod);
-            all
-        });
-        let members: Vec<_> = seen
-            .nodes
-            .iter()
-            .map(|node| {
-                let target = self.target(&node.name);
-                let mut driver = DriverPods::default();
-                for pod in by_node.get(node.name.as_str()).into_iter().flatten() {
-                    driver.add(pod, target);
-                }
-                driver.is_orphan = driver.current.is_some_and(|pod| !self.installed.contains_key(&pod.pool));
-                let (pods, jobs_gone) = (seen.sorted.get(&node.name), self.jobs_gone.get(&node.name).copied());
-                Member { node, target, driver, pods, jobs_gone }
-            })
-            .collect();
-        upgrade::plan(&Fleet {
-            settings: &settings,
-            members: &members,
-            own_node: self.own_node.as_deref(),
-            is_rolled_back: self.rollback.is_written,
-            now: seen.now,
-        })
-    }
-
-    /// What a node should run. A driver counts only once its DaemonSet would install it.
-    fn target(&self, node: &str) -> upgrade::Target<'_> {
-        match self.pools.targets.get(node) {
-            Some(Target::Install { pool, digest }) if self.installed.get(pool) == Some(digest) => {
-                upgrade::Target::Install { pool: pool.as_deref(), digest }
-            }
-            Some(Target::Install { .. }) => upgrade::Target::Pending,
-            Some(Target::Unknown(_, why)) => upgrade::Target::Unknown(why),
-            Some(Target::Nothing) | None => upgrade::Target::None,
-        }
-    }
-
-    /// The plan's actions, and those by which nodes change pools without being disturbed.
-    fn actions(&self, plan: &mut UpgradePlan, nodes: &[&NodeView]) -> Vec<Action> {
-        let mut actions = std::mem::take(&mut plan.actions);
-        let nodes: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
-        self.renew_versions(&mut actions, &nodes);
-        let planned: BTreeSet<_> = actions.iter().map(|action| action.node().to_owned()).collect();
-        let mut moves = vec![];
-        for change in self.pools.moves.iter().filter(|change| !planned.contains(&change.node)) {
-            let Some(node) = nodes.get(change.node.as_str()) else { continue };
-            let patch = pools::patch(change, node.version);
-            moves.push(Action::Patch { node: change.node.clone(), patch, tell: None });
-        }
-        self.renew_versions(&mut moves, &nodes);
-        actions.append(&mut moves);
-        for node in self.strays.iter().filter(|node| node.pool.is_some() && !planned.contains(&node.name)) {
-            // Its version is as old as its last sign; the label is ours whatever happened since.
-            let patch = json!({"metadata": {"uid": node.uid, "labels": {DRIVER_POOL_LABEL: null}}});
-            actions.push(Action::Patch { node: node.name.clone(), patch, tell: None });
-        }
-        for pod in &self.pools.leftovers {
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            actions.push(Action::DeleteDriverPod { node: String::new(), name, uid });
-        }
-        actions
-    }
-}
-
-impl Driver {
-    /// Lets patches be for the newest version of a node where only heartbeats have come since: a plan is made from what was seen
-    /// when something had changed last.
-    fn renew_versions(&self, actions: &mut [Action], seen: &BTreeMap<&str, &NodeView>) {
-        for action in actions {
-            let Action::Patch { node, patch, .. } = action else { continue };
-            let before = seen.get(node.as_str());
-            let version =
-                before.and_then(|before| self.nodes.with(|nodes| nodes.still(node, before).map(|now| now.version)));
-            if let Some(version) = version {
-                patch["metadata"]["resourceVersion"] = version.to_string().into();
-            }
-        }
-    }
 }
 
 /// Whether the spec's driver is given up for the last one that worked.
@@ -266,30 +128,6 @@ struct Rollback {
     is_wanted: bool,
     /// By what is written on DaemonSets.
     is_written: bool,
-}
-
-/// Nodes and driver pods at one moment, and how often they had changed by then.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    nodes: Arc<[NodeView]>,
-    pods: Arc<[DriverPod]>,
-    changes: Option<(u64, u64)>,
-}
-
-/// What pools are worked out from.
-#[derive(Debug, PartialEq)]
-struct Basis {
-    request: Option<Request>,
-    existing: Vec<Existing>,
-    changes: Option<(u64, u64)>,
-}
-
-/// What a plan is made from.
-struct Sight<'a> {
-    nodes: &'a [&'a NodeView],
-    pods: &'a [DriverPod],
-    sorted: &'a BTreeMap<String, NodePods>,
-    now: Timestamp,
 }
 
 impl Extension for Driver {

@@ -1,0 +1,94 @@
+//! What the driver's controller sees: nodes, pods, and what no watch tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use accelerator_api::contract::COMPONENTS;
+use k8s_openapi::jiff::Timestamp;
+
+use super::{Driver, references};
+use crate::node::NodeView;
+use crate::pods::{DriverPod, NodePods, Pod, Rules};
+use crate::policy::Policy;
+use crate::pools::{self, Existing, Request};
+
+/// Nodes and driver pods at one moment, and how often they had changed by then.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) nodes: Arc<[NodeView]>,
+    pub(super) pods: Arc<[DriverPod]>,
+    pub(super) changes: Option<(u64, u64)>,
+}
+
+/// What pools are worked out from.
+#[derive(Debug, PartialEq)]
+pub(super) struct Basis {
+    request: Option<Request>,
+    existing: Vec<Existing>,
+    changes: Option<(u64, u64)>,
+}
+
+impl Driver {
+    /// Nodes and pods as they are now; `None` as long as they have not been listed.
+    pub(super) fn see(&mut self) -> Option<Seen> {
+        let changes = (self.nodes.with(|nodes| nodes.changes()), self.pods.with(|pods| pods.changes()));
+        if self.seen.changes != Some(changes) {
+            self.seen = Seen {
+                nodes: self.nodes.with(|nodes| nodes.snapshot())?.into(),
+                pods: self.pods.with(|pods| pods.snapshot())?.into(),
+                changes: Some(changes),
+            };
+        }
+        Some(self.seen.clone())
+    }
+
+    /// What is wanted: worked out again only when something that it depends on has changed.
+    pub(super) fn work_out(&mut self, request: Option<Request>, existing: Vec<Existing>, seen: &Seen) {
+        let basis = Basis { request, existing, changes: seen.changes };
+        if self.basis.as_ref() != Some(&basis) {
+            let (nodes, pods) = (references(&seen.nodes), references(&seen.pods));
+            self.pools = pools::pools(basis.request.as_ref(), &nodes, &pods, &basis.existing);
+            self.basis = Some(basis);
+        }
+    }
+
+    /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
+    pub(super) async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
+        let mut read = self.strays.look(present).await?;
+        for name in self.actor.unread() {
+            read.extend(self.strays.read(&name).await?);
+            self.actor.read(&name);
+        }
+        for node in read {
+            self.strays.answered(node.clone());
+            if node.carries_deploy_label {
+                self.nodes.with(|store| store.answered(&node.name.clone(), node));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pods of nodes that are followed, sorted by what has to become of them.
+    pub(super) async fn sort_pods(
+        &mut self,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<BTreeMap<String, NodePods>, kube::Error> {
+        let followed = self.follower.listed();
+        let all: Vec<_> = followed.values().flatten().cloned().collect();
+        let claims = self.claims.of(&all).await?;
+        let dependents: Vec<_> = COMPONENTS.iter().filter(|one| one.uses_driver).map(|one| one.operand).collect();
+        let rules = Rules::new(policy, &self.operands, &self.controllers, &dependents, &claims);
+        let mut sorted: BTreeMap<_, _> = followed.iter().map(|(node, pods)| (node.clone(), rules.sort(pods))).collect();
+        for pod in sorted.values_mut().flat_map(|pods| &mut pods.to_evict) {
+            pod.refusal = self.actor.refusal(&pod.uid).map(str::to_owned);
+        }
+        self.jobs_gone.retain(|node, _| sorted.get(node).is_some_and(|pods| pods.jobs.is_empty()));
+        for node in sorted.iter().filter(|(_, pods)| pods.jobs.is_empty()).map(|(node, _)| node) {
+            self.jobs_gone.entry(node.clone()).or_insert(now);
+        }
+        let there: BTreeSet<_> = all.iter().map(Pod::uid).collect();
+        self.actor.retain(|uid| there.contains(uid));
+        Ok(sorted)
+    }
+}
