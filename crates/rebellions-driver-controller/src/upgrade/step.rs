@@ -112,10 +112,12 @@ impl Stepper<'_> {
         if !self.member.must_replace(record) {
             return self.go_on(record.clone());
         }
-        match self.clear(record) {
+        let step = match self.clear(record) {
             Ok(()) => self.go(State::Restarting, Record { since: Some(self.now), ..record.clone() }),
-            Err(step) => Step { follows: true, ..step },
-        }
+            Err(step) => step,
+        };
+        // Also while it goes on: whoever stopped to follow would have to list its pods again in the next step.
+        Step { follows: true, ..step }
     }
 
     /// The node is free of NPU pods. Dependents step aside, then the driver's pod goes, then the new one has to become ready.

@@ -387,6 +387,7 @@ fn pods_are_followed_only_while_they_matter() {
     for (name, scene, follows) in [
         ("old", Scene::old(), false),
         ("cordoned", Scene { pods: None, ..cordoned(1) }, true),
+        ("cordoned, nothing in the way", cordoned(1), true),
         ("restarting, old driver", restarting(0).npus(8), true),
         ("restarting, new driver", restarting(0).driver(&[]), false),
         ("validating", validating(1).npus(0), false),
