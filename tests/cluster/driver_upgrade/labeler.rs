@@ -13,7 +13,7 @@ use crate::{CONTAINER, LABELER};
 async fn without_node_labeler_no_driver_is_touched_and_the_node_is_given_back() -> anyhow::Result<()> {
     let cluster = Cluster::lease().await;
     let nodes = cluster.machines("n").count(2).create().await?;
-    let policy = json!({"autoUpgrade": true, "eviction": {"timeout": "5s"}});
+    let policy = json!({"autoUpgrade": true, "eviction": {"timeout": "20s"}});
     let mut upgrade = Upgrade::new(cluster, policy).await?;
     let pods = upgrade.cluster.pods().await;
     upgrade.kill(LABELER);
