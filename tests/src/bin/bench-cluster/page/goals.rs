@@ -67,7 +67,7 @@ pub const UPGRADES: [Goal; 12] = [
         "upgrade, ours to its floor",
         "≤ 1.2",
         |_, value| value <= 1.2,
-        "what the steps of a node take besides its pods' restart",
+        "the first node goes alone, which of ten rounds makes eleven, and each node has steps besides its pods' restart",
     ),
     figure("upgrade by us (s)"),
     figure("its floor (s)"),
