@@ -73,7 +73,7 @@ pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: Up
     } else if let Some(why) = upgrades.rolled_back {
         (Reason::RolloutInProgress, why.to_owned())
     } else if counts.ready == counts.desired && pods.iter().all(|pod| !pod.is_terminating) {
-        (Reason::Ready, format!("the wanted driver is ready on {nodes}"))
+        (Reason::Ready, format!("ready on {} of {nodes}", counts.ready))
     } else {
         return Outcome::Observed(seen);
     };
@@ -120,7 +120,7 @@ mod tests {
     fn another_revision_with_the_same_driver_is_ready() {
         let pods = [pod(0, "new", true), pod(1, "new", true)];
         let (reason, message) = refined(Reason::RolloutInProgress, &pods, false);
-        assert_eq!((reason, message.as_str()), (Reason::Ready, "the wanted driver is ready on 2 nodes"));
+        assert_eq!((reason, message.as_str()), (Reason::Ready, "ready on 2 of 2 nodes"));
     }
 
     #[test]
