@@ -33,6 +33,19 @@ const NOTE_BYTES: usize = 1024;
 /// Kubernetes refuses longer names of events.
 const NAME_BYTES: usize = 253;
 
+/// How an event refers to a node: with its name in place of its uid, as the kubelet does, because that is what
+/// `kubectl describe node` looks for.
+#[must_use]
+pub fn node_reference(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Node".into()),
+        name: Some(name.into()),
+        uid: Some(name.into()),
+        ..ObjectReference::default()
+    }
+}
+
 /// An event to publish about an object.
 #[derive(Clone, Debug)]
 pub struct EventRequest {

@@ -24,7 +24,7 @@ pub use absence::AbsenceCheck;
 pub use accelerator_process::clock::now;
 pub use accelerator_process::{Backoff, chain};
 pub use component::{Extension, Layout, Stance, run_component, run_extended};
-pub use events::{EventRequest, Events};
+pub use events::{EventRequest, Events, node_reference};
 pub use follow::{Ended, Retries, Source, Task, View};
 pub use metrics::Metrics;
 pub use options::Options;

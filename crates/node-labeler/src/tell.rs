@@ -2,8 +2,7 @@
 
 use accelerator_api::contract::WORKLOAD_CONFIG_LABEL;
 use accelerator_api::{ObservedConfig, Reason};
-use accelerator_runtime::{EventRequest, Runtime};
-use k8s_openapi::api::core::v1::ObjectReference;
+use accelerator_runtime::{EventRequest, Runtime, node_reference};
 use kube::{Resource, ResourceExt};
 use tracing::warn;
 
@@ -24,7 +23,7 @@ pub(crate) fn invalid_modes(
         let note = format!(
             "label {WORKLOAD_CONFIG_LABEL}={value} is no mode; the node is left as it is; use container or vm-passthrough"
         );
-        about_node(node, Reason::WorkloadConfigInvalid, note, runtime);
+        about_node(&node, Reason::WorkloadConfigInvalid, note, runtime);
     }
 }
 
@@ -41,22 +40,15 @@ pub(crate) fn notices(notices: Vec<Notice>, runtime: &Runtime) {
                 let note = format!(
                     "a driver manager paused {labels} and has not changed them since; node-labeler sets them to true again"
                 );
-                about_node(node, Reason::DeployLabelsRestored, note, runtime);
+                about_node(&node, Reason::DeployLabelsRestored, note, runtime);
             }
         }
     }
 }
 
-fn about_node(name: String, reason: Reason, note: String, runtime: &Runtime) {
-    let regarding = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Node".into()),
-        // As the kubelet does: kubectl describe finds a node's events by its name in place of the uid.
-        uid: Some(name.clone()),
-        name: Some(name),
-        ..ObjectReference::default()
-    };
-    runtime.events.publish(EventRequest { regarding, warning: true, reason: reason.as_str(), action: "Label", note });
+fn about_node(name: &str, reason: Reason, note: String, runtime: &Runtime) {
+    let (regarding, reason) = (node_reference(name), reason.as_str());
+    runtime.events.publish(EventRequest { regarding, warning: true, reason, action: "Label", note });
 }
 
 /// One event when somebody begins to undo what is written, however many nodes it is about.

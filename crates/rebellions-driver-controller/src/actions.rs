@@ -1,32 +1,25 @@
-//! Carries out what an upgrade plan asks for. What is remembered here is only about our own requests.
+//! Carries out what an upgrade plan asks for.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+mod past;
 
-use accelerator_runtime::chain;
-use accelerator_runtime::{Backoff, EventRequest, Events, Shared, random};
+use accelerator_runtime::{EventRequest, Events, Shared, chain, node_reference, random};
 use futures::stream::{self, StreamExt};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::past::{NotPatched, Past, Turn};
 use crate::metrics::UpgradeMetrics;
 use crate::node::{Node, NodeView};
 use crate::pods::PodName;
 use crate::seen::Counted;
-use crate::upgrade::{Action, EVICTION_RETRY, Tell};
+use crate::upgrade::{Action, Tell};
 
 /// Requests in flight at once.
 const IN_FLIGHT: usize = 16;
-
-/// When to look again after a write that somebody else's was faster than.
-const AFTER_CONFLICT: Duration = Duration::from_secs(1);
-
-/// How long the end of a pod that was deleted is waited for before it is deleted again.
-const DELETE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Sends requests and knows what became of them.
 #[allow(missing_debug_implementations, reason = "a client has none")]
@@ -36,32 +29,10 @@ pub struct Actor {
     namespace: String,
     nodes: Shared<Counted<NodeView>>,
     events: Events,
-    /// What became of evictions, by the pod's identity.
-    evictions: BTreeMap<String, Eviction>,
-    /// Driver pods that were deleted, by identity, and when to delete them again.
-    deleted: BTreeMap<String, Instant>,
-    /// Nodes that could not be written, and when to try again.
-    failing: BTreeMap<String, Failing>,
-    /// Nodes of which it is not known whether they were written.
-    unread: BTreeSet<String>,
+    metrics: UpgradeMetrics,
+    past: Past,
     /// Nodes as they are after writes of ours, until somebody asks.
     answers: Vec<NodeView>,
-    /// Nodes that the API server did not know, until somebody asks.
-    gone: Vec<String>,
-    metrics: UpgradeMetrics,
-}
-
-enum Eviction {
-    /// The pod is going to end.
-    Accepted,
-    /// It was refused in these words, and is asked for again then.
-    Refused(String, Timestamp),
-}
-
-struct Failing {
-    backoff: Backoff,
-    until: Instant,
-    why: String,
 }
 
 /// What became of one request.
@@ -82,53 +53,30 @@ impl Actor {
         events: Events,
         metrics: UpgradeMetrics,
     ) -> Self {
-        Self {
-            client,
-            manager,
-            namespace: namespace.to_owned(),
-            nodes,
-            events,
-            evictions: BTreeMap::new(),
-            deleted: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            unread: BTreeSet::new(),
-            answers: vec![],
-            gone: vec![],
-            metrics,
-        }
+        let namespace = namespace.to_owned();
+        Self { client, manager, namespace, nodes, events, metrics, past: Past::default(), answers: vec![] }
     }
 
     /// Forgets everything.
     pub fn forget(&mut self) {
-        self.evictions.clear();
-        self.deleted.clear();
-        self.failing.clear();
-        self.unread.clear();
+        self.past = Past::default();
     }
 
     /// What the API server last said to the eviction of a pod, when that was no.
     #[must_use]
     pub fn refusal(&self, uid: &str) -> Option<&str> {
-        match self.evictions.get(uid)? {
-            Eviction::Refused(words, _) => Some(words),
-            Eviction::Accepted => None,
-        }
+        self.past.refusal(uid)
     }
 
-    /// Why a node cannot be written, if it cannot.
-    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.failing.iter().map(|(node, failing)| (node.as_str(), failing.why.as_str()))
-    }
-
-    /// Nodes that must be read before the next plan, because no answer came to a write.
+    /// Nodes that must be read before the next plan: no answer came to a write, or the watch does not show them.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
-        self.unread.iter().cloned().collect()
+        self.past.unread()
     }
 
     /// A node was read.
     pub fn read(&mut self, node: &str) {
-        self.unread.remove(node);
+        self.past.read(node);
     }
 
     /// Nodes as they are after writes of ours.
@@ -138,36 +86,25 @@ impl Actor {
 
     /// Nodes that the API server did not know.
     pub fn take_gone(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.gone)
+        self.past.take_gone()
     }
 
     /// Carries out what can be carried out now. Returns when to come back.
     pub async fn carry_out(&mut self, actions: Vec<Action>, now: Timestamp) -> Option<Instant> {
-        let is_due = |action: &Action| self.is_due(action, now);
-        let due: Vec<_> = actions.into_iter().filter(is_due).collect();
-        let requests: Vec<_> = due.into_iter().map(|action| self.request(action)).collect();
-        let answers: Vec<_> = stream::iter(requests).buffer_unordered(IN_FLIGHT).collect().await;
-        let mut again = None;
+        self.past.retain(&actions);
+        let (mut due, mut again) = (vec![], None);
+        for action in actions {
+            match self.past.turn(&action, Instant::now()) {
+                Turn::Now => due.push(self.request(action)),
+                Turn::At(time) => again = again.into_iter().chain([time]).min(),
+                Turn::Never => {}
+            }
+        }
+        let answers: Vec<_> = stream::iter(due).buffer_unordered(IN_FLIGHT).collect().await;
         for answer in answers {
-            let due = self.take(answer, now);
-            again = [again, due].into_iter().flatten().min();
+            again = again.into_iter().chain(self.take(answer, now)).min();
         }
-        let waiting = self.failing.values().map(|failing| failing.until);
-        let deletions = self.deleted.values().copied();
-        again.into_iter().chain(waiting).chain(deletions).min()
-    }
-
-    /// Whether this is to be asked for now, and not again already.
-    fn is_due(&self, action: &Action, now: Timestamp) -> bool {
-        match action {
-            Action::Patch { node, .. } => self.failing.get(node).is_none_or(|failing| failing.until <= Instant::now()),
-            Action::Evict { uid, .. } => match self.evictions.get(uid) {
-                Some(Eviction::Accepted) => false,
-                Some(Eviction::Refused(_, retry_at)) => *retry_at <= now,
-                None => true,
-            },
-            Action::DeleteDriverPod { uid, .. } => self.deleted.get(uid).is_none_or(|again| *again <= Instant::now()),
-        }
+        again
     }
 
     fn request(&self, action: Action) -> impl Future<Output = Answer> + use<> {
@@ -186,8 +123,7 @@ impl Actor {
                 }
                 Action::DeleteDriverPod { name, uid, .. } => {
                     let api = Api::<Pod>::namespaced(client, &namespace);
-                    let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
-                    let error = api.delete(&name, &DeleteParams::default().preconditions(only)).await.err();
+                    let error = api.delete(&name, &exactly(&uid)).await.err();
                     Answer::Deleted { uid, error: error.filter(|error| !is_gone(error)) }
                 }
             }
@@ -198,12 +134,11 @@ impl Actor {
     fn take(&mut self, answer: Answer, now: Timestamp) -> Option<Instant> {
         match answer {
             Answer::Patched { node, view: Ok(view), tell } => {
-                self.failing.remove(&node);
+                self.past.patched(&node);
+                self.measure(&node, &view, now);
                 if let Some(tell) = tell {
-                    info!(node = view.name, reason = tell.reason, "{}", tell.note);
                     self.publish(&view, tell);
                 }
-                self.measure(&node, &view, now);
                 self.answers.push((*view).clone());
                 if view.carries_deploy_label {
                     self.nodes.with(|store| store.answered(&node, *view));
@@ -215,20 +150,14 @@ impl Actor {
                 if refusal.is_some() {
                     self.metrics.eviction_refused();
                 }
-                let retry_at = now.checked_add(EVICTION_RETRY).unwrap_or(now);
-                let eviction = refusal.map_or(Eviction::Accepted, |words| Eviction::Refused(words, retry_at));
-                self.evictions.insert(uid, eviction);
+                self.past.evicted(uid, refusal, Instant::now());
                 None
             }
-            Answer::Deleted { uid, error: None } => {
-                self.deleted.insert(uid, Instant::now() + DELETE_AGAIN);
-                None
-            }
-            Answer::Deleted { uid, error: Some(error) } => {
-                warn!(uid, err = chain(&error), "Could not delete a pod of the driver; trying again");
-                let again = Instant::now() + DELETE_AGAIN;
-                self.deleted.insert(uid, again);
-                Some(again)
+            Answer::Deleted { uid, error } => {
+                if let Some(error) = error {
+                    warn!(uid, err = chain(&error), "Could not delete a pod of the driver; trying again");
+                }
+                Some(self.past.deleted(uid, Instant::now()))
             }
         }
     }
@@ -242,72 +171,46 @@ impl Actor {
         }
     }
 
+    /// Returns when to look again.
     fn not_patched(&mut self, node: &str, error: &kube::Error) -> Instant {
-        match error {
-            // Somebody else wrote it meanwhile, or it is gone; the watch tells.
-            kube::Error::Api(status) if status.code == 409 || status.code == 404 => Instant::now() + AFTER_CONFLICT,
+        let why = match error {
+            kube::Error::Api(status) if status.code == 404 => NotPatched::Gone,
+            kube::Error::Api(status) if status.code == 409 => {
+                NotPatched::Conflict { is_watched: self.nodes.with(|nodes| nodes.get(node).is_some()) }
+            }
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
-                self.fail(node, status.message.clone(), error)
+                NotPatched::Refused(status.message.clone())
             }
-            // It may have been written.
-            _ => {
-                self.unread.insert(node.to_owned());
-                self.fail(node, "the API server did not answer".into(), error)
-            }
-        }
-    }
-
-    fn fail(&mut self, node: &str, why: String, error: &kube::Error) -> Instant {
-        let failing = self.failing.entry(node.to_owned()).or_insert_with(|| Failing {
-            backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)),
-            until: Instant::now(),
-            why: String::new(),
-        });
-        if failing.why != why {
+            _ => NotPatched::Unanswered,
+        };
+        let (again, is_news) = self.past.not_patched(node, why, Instant::now(), random());
+        if is_news {
             warn!(node, err = chain(error), "Could not write node; trying again");
         }
-        failing.why = why;
-        failing.until = Instant::now() + failing.backoff.fail(random());
-        failing.until
+        again
     }
 
     fn publish(&self, node: &NodeView, tell: Tell) {
+        info!(node = node.name, reason = tell.reason, "{}", tell.note);
         self.events.publish(EventRequest {
-            regarding: reference(node),
+            regarding: node_reference(&node.name),
             warning: tell.warning,
             reason: tell.reason,
             action: "Upgrade",
             note: tell.note,
         });
     }
-
-    /// Forgets pods that are gone.
-    pub fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.evictions.retain(|uid, _| is_there(uid));
-    }
-
-    /// Forgets driver pods that are gone.
-    pub fn retain_driver_pods(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.deleted.retain(|uid, _| is_there(uid));
-    }
 }
 
-/// How events refer to a node.
-fn reference(node: &NodeView) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Node".into()),
-        name: Some(node.name.clone()),
-        uid: Some(node.uid.clone()),
-        ..ObjectReference::default()
-    }
+/// Deletes exactly the pod of this identity.
+fn exactly(uid: &str) -> DeleteParams {
+    let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    DeleteParams::default().preconditions(only)
 }
 
 /// Asks for the eviction of exactly this pod. Returns the API server's words when it refused.
 async fn evict(client: Client, pod: &PodName, uid: &str) -> Option<String> {
-    let only = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let delete_options = Some(DeleteParams::default().preconditions(only));
-    let params = EvictParams { delete_options, ..EvictParams::default() };
+    let params = EvictParams { delete_options: Some(exactly(uid)), ..EvictParams::default() };
     let answer = Api::<Pod>::namespaced(client, &pod.namespace).evict(&pod.name, &params).await;
     match answer {
         Ok(_) => None,

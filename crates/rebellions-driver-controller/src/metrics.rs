@@ -23,17 +23,19 @@ pub struct UpgradeMetrics {
     refused: Counter,
 }
 
-impl UpgradeMetrics {
-    /// Registers them.
-    #[must_use]
-    pub fn register(runtime: &Runtime) -> Self {
+impl Default for UpgradeMetrics {
+    fn default() -> Self {
         // From a second to an hour and a half.
         let histogram = || Histogram::new(exponential_buckets(1.0, 3.0, 9));
-        let metrics = Self {
-            nodes: Family::default(),
-            phases: Family::new_with_constructor(histogram),
-            refused: Counter::default(),
-        };
+        Self { nodes: Family::default(), phases: Family::new_with_constructor(histogram), refused: Counter::default() }
+    }
+}
+
+impl UpgradeMetrics {
+    /// Families that are registered.
+    #[must_use]
+    pub fn register(runtime: &Runtime) -> Self {
+        let metrics = Self::default();
         let mut registry = runtime.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = registry.sub_registry_with_label(("controller".into(), runtime.program.name.into()));
         let registry = registry.sub_registry_with_prefix("accelerator_driver_upgrade");

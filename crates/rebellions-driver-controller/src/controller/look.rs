@@ -1,6 +1,6 @@
 //! What the driver's controller sees: nodes, pods, and what no watch tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use accelerator_api::contract::COMPONENTS;
@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Driver, references};
 use crate::node::NodeView;
-use crate::pods::{DriverPod, NodePods, Pod, Rules};
+use crate::pods::{DriverPod, NodePods, Rules};
 use crate::policy::Policy;
 use crate::pools::{self, Existing, Request};
 
@@ -56,7 +56,10 @@ impl Driver {
     pub(super) async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
         let mut read = self.strays.look(present).await?;
         for name in self.actor.unread() {
-            read.extend(self.strays.read(&name).await?);
+            match self.strays.read(&name).await? {
+                Some(node) => read.push(node),
+                None => self.strays.gone(&name),
+            }
             self.actor.read(&name);
         }
         for node in read {
@@ -87,8 +90,6 @@ impl Driver {
         for node in sorted.iter().filter(|(_, pods)| pods.jobs.is_empty()).map(|(node, _)| node) {
             self.jobs_gone.entry(node.clone()).or_insert(now);
         }
-        let there: BTreeSet<_> = all.iter().map(Pod::uid).collect();
-        self.actor.retain(|uid| there.contains(uid));
         Ok(sorted)
     }
 }
