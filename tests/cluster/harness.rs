@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,12 +14,23 @@ fn runs(pid: u32) -> bool {
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
+/// A process that ends with the test, however that ends: what it started then ends as well.
+struct OwnChild(Child);
+
+impl Drop for OwnChild {
+    fn drop(&mut self) {
+        // No errors to report: it has ended, or nobody can end it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a control plane in a process of its own, ends that with this signal, and sees what is left.
 fn nothing_is_left_after(signal: Signal) -> anyhow::Result<()> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_control-plane")).stderr(Stdio::piped()).spawn()?;
+    let mut child = OwnChild(Command::new(env!("CARGO_BIN_EXE_control-plane")).stderr(Stdio::piped()).spawn()?);
     let mut folder = None;
     let mut pids = vec![];
-    for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
+    for line in BufReader::new(child.0.stderr.take().expect("piped")).lines() {
         let line = line?;
         if let Some((_, path)) = line.split_once("KUBECONFIG=") {
             folder = Path::new(path).parent().map(Path::to_owned);
@@ -33,8 +44,8 @@ fn nothing_is_left_after(signal: Signal) -> anyhow::Result<()> {
     let folder = folder.expect("it says where it is");
     assert_eq!(pids.len(), 5, "etcd, API server, controller manager, scheduler, kwok");
     assert!(pids.iter().all(|pid| runs(*pid)) && folder.exists());
-    kill_process(Pid::from_raw(i32::try_from(child.id())?).expect("a pid"), signal)?;
-    child.wait()?;
+    kill_process(Pid::from_raw(i32::try_from(child.0.id())?).expect("a pid"), signal)?;
+    child.0.wait()?;
     let begun = Instant::now();
     while pids.iter().any(|pid| runs(*pid)) || folder.exists() {
         assert!(begun.elapsed() < Duration::from_secs(20), "still there: {pids:?} or {}", folder.display());
