@@ -180,24 +180,23 @@ impl<E: Extension> Controller<E> {
         runtime: &Runtime,
     ) -> Option<Outcome> {
         let mut layout = self.extension.lay_out(wanted, settings, &self.own())?;
-        if self.would_apply(&layout) && self.install_owner.refresh().await {
+        let mut writes = self.writes(std::mem::take(&mut layout.wanted));
+        if self.would_apply(&writes) && self.install_owner.refresh().await {
             // Whom the DaemonSets belong to is made sure of before one is written.
             if let Desired::Present(wanted, settings) = self.desire(configs).await.desired {
                 layout = self.extension.lay_out(*wanted, settings, &self.own())?;
+                writes = self.writes(std::mem::take(&mut layout.wanted));
             }
         }
-        let Layout { wanted, retained, orphaned, otherwise } = layout;
-        let names: Vec<_> = wanted.iter().map(ResourceExt::name_any).collect();
+        let Layout { retained, orphaned, otherwise, .. } = layout;
         let pods = |name: &str| match () {
-            () if names.iter().any(|one| one == name) || retained.contains(name) => None,
+            () if writes.iter().any(|(one, _)| one == name) || retained.contains(name) => None,
             () if orphaned.contains(name) => Some(Pods::RunOn),
             () => Some(Pods::End),
         };
         let removed = self.remove(pods, "no node needs it", config, runtime).await;
         let mut outcomes = vec![];
-        for wanted in wanted {
-            let name = wanted.name_any();
-            let write = self.write(wanted);
+        for (name, write) in writes {
             let (outcome, news) = self.managed(&name).carry_out(write).await;
             tell(config, news, runtime);
             outcomes.push((name, outcome));
@@ -232,16 +231,18 @@ impl<E: Extension> Controller<E> {
         outcome
     }
 
-    fn write(&self, wanted: DaemonSet) -> Write {
-        let live = self.context.daemon_sets.with(|store| store.get(&wanted.name_any()).cloned());
-        write(self.component(), wanted, live.as_deref())
+    /// What to write to each of these DaemonSets, by name.
+    fn writes(&self, wanted: Vec<DaemonSet>) -> Vec<(String, Write)> {
+        let write = |wanted: DaemonSet| {
+            let name = wanted.name_any();
+            let live = self.context.daemon_sets.with(|store| store.get(&name).cloned());
+            (name, write(self.component(), wanted, live.as_deref()))
+        };
+        wanted.into_iter().map(write).collect()
     }
 
-    fn would_apply(&mut self, layout: &Layout) -> bool {
-        layout.wanted.iter().any(|wanted| {
-            let write = self.write(wanted.clone());
-            self.managed(&wanted.name_any()).would_apply(&write)
-        })
+    fn would_apply(&mut self, writes: &[(String, Write)]) -> bool {
+        writes.iter().any(|(name, write)| self.managed(name).would_apply(write))
     }
 
     fn managed(&mut self, name: &str) -> &mut ManagedDaemonSet {
