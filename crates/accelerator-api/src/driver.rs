@@ -66,7 +66,7 @@ pub struct DriverSpec {
     /// Tag of the driver's image, made for each node: `{version}`, `{kernel}` (release, such as `5.15.0-130-generic`), `{os}` (`ID` and
     /// `VERSION_ID` of os-release, such as `ubuntu22.04`), `{arch}` (such as `amd64`) and `{family}` (of its NPUs, such as `atom`).
     /// Nodes whose values differ get a DaemonSet each. Empty or absent: `{version}-{kernel}-{os}`. An image with a tag or a digest
-    /// of its own is taken as it is, and imageTagTemplate and version mean nothing.
+    /// of its own is taken as it is, and imageTagTemplate and version are ignored.
     #[x_kube(validation = Rule::new(
         "!self.replace('{version}', '').replace('{kernel}', '').replace('{os}', '').replace('{arch}', '').replace('{family}', '').matches('[{}]')"
     ).message("may have the variables {version}, {kernel}, {os}, {arch} and {family}, and no other"))]

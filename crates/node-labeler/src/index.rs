@@ -125,7 +125,7 @@ impl Index {
         }
     }
 
-    /// What the clocks show at the same moment. Whoever sets the wall clock says so to nobody: to be told now and then.
+    /// Takes over what both clocks show at one moment. Nothing announces that the wall clock was set, so this is called regularly.
     pub fn set_clock(&mut self, clock: Clock) {
         self.clock = clock;
     }
@@ -252,7 +252,7 @@ impl Index {
         std::mem::take(&mut self.invalid_modes)
     }
 
-    /// What else is to be told of nodes, each once.
+    /// Takes the notices about nodes that are due. Each is due once.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }

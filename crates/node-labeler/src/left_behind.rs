@@ -44,7 +44,7 @@ impl LeftBehind {
         self.waiting.map(|waiting| waiting.since + hold_down).filter(|end| *end > now)
     }
 
-    /// Whether it is to be told that these labels are set again: once.
+    /// Whether it is due to report, once, that these labels are set again.
     pub fn take_news(&mut self) -> bool {
         self.waiting.as_mut().is_some_and(|waiting| !std::mem::replace(&mut waiting.is_told, true))
     }

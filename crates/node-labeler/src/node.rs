@@ -37,7 +37,7 @@ impl Clock {
     }
 }
 
-/// A node whose workload label is no mode, to be told to its admin.
+/// A node whose workload label is no mode. Its admin gets an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidMode {
     /// The node.
@@ -46,7 +46,7 @@ pub struct InvalidMode {
     pub value: String,
 }
 
-/// Something else to be told of a node, once.
+/// A notice about a node, published once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// Its annotation that asks for a pause counts as nothing.
@@ -77,14 +77,14 @@ pub(crate) struct Node {
     /// When components that step aside come back.
     resumes_at: Option<Instant>,
     left_behind: LeftBehind,
-    /// The value of an invalid workload label that has been told of.
+    /// The value of the invalid workload label that was reported last.
     told_invalid: Option<Box<str>>,
     /// Its entry in the timers.
     pub timer: Option<Instant>,
 }
 
 impl Node {
-    /// Decides about the node as it is now. Returns what is to be told of it.
+    /// Decides about the node as it is now. Returns the notices that are due.
     pub(crate) fn decide(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! What is told of nodes, in log and events.
+//! Log lines and events about nodes.
 
 use accelerator_api::contract::WORKLOAD_CONFIG_LABEL;
 use accelerator_api::{ObservedConfig, Reason};
@@ -8,8 +8,8 @@ use tracing::warn;
 
 use crate::node::{InvalidMode, Notice};
 
-/// Tells the admins of nodes whose workload label is no mode. After a restart (`is_first`), those that were told of before,
-/// as the counts in the status say, are not told of again.
+/// Reports nodes whose workload label is no mode. After a restart (`is_first`), nodes that the counts in the status show as
+/// reported are not reported again.
 pub(crate) fn invalid_modes(
     invalid: Vec<InvalidMode>,
     active: Option<&ObservedConfig>,
@@ -27,7 +27,7 @@ pub(crate) fn invalid_modes(
     }
 }
 
-/// Tells the rest: each once.
+/// Reports everything else, each notice once.
 pub(crate) fn notices(notices: Vec<Notice>, runtime: &Runtime) {
     for notice in notices {
         match notice {

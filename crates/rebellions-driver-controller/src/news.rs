@@ -52,7 +52,7 @@ impl Told {
     }
 }
 
-/// What is to be told. An upgrade that stands still for a moment between two nodes is neither over nor blocked.
+/// The events that are due. An upgrade that stands still for a moment between two nodes is neither over nor blocked.
 fn events(before: &Told, now: &Told, summary: &Summary) -> Vec<Event> {
     let mut events: Vec<Event> = vec![];
     let is_left = summary.counts.waiting + summary.counts.failed > 0;

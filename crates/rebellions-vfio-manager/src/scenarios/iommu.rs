@@ -40,7 +40,7 @@ fn a_group_that_others_use_is_left_alone_and_they_are_named() {
     assert_eq!(outcome(&result), (State::Blocked, Reason::IommuGroupShared));
     assert!(result.verdict.message.contains("0000:03:00.1 on e1000e"), "{}", result.verdict.message);
     expect_untouched(&fake, address);
-    // Free, or a stub's, or a bridge, it is no obstacle.
+    // A neighbour is no obstacle when it has no driver, when its driver is pci-stub, or when it is a bridge.
     fake.unload("e1000e");
     assert_eq!(fake.driver(other), None);
     assert_eq!(outcome(&run(&fake, Goal::Bind, address)), (State::Bound, Reason::Verified));
