@@ -18,7 +18,7 @@ pub struct Policy {
     pub job_selector: String,
     /// For how long they are waited for; `None`: for ever.
     pub job_timeout: Option<SignedDuration>,
-    /// How long pods may take to leave.
+    /// How long pods may take to leave, from the moment when jobs are through; dependents have as long once more.
     pub eviction_timeout: SignedDuration,
     /// Whether pods are evicted that nothing would make anew.
     pub evict_unmanaged: bool,

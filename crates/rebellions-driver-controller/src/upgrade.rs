@@ -13,7 +13,6 @@ mod order;
 mod patch;
 mod reason;
 mod record;
-mod settings;
 mod state;
 mod step;
 mod summary;
@@ -21,12 +20,11 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-pub use crate::policy::IntOrPercent;
+pub use crate::policy::{IntOrPercent, Policy};
 pub use action::{Action, EVICTION_RETRY, Tell, UpgradePlan};
 pub use fleet::{DriverPods, Fleet, Member, Target};
 pub use reason::{Blocked, Reason};
 pub use record::Record;
-pub use settings::Settings;
 pub use state::State;
 pub use summary::{Counts, NodeReason, Summary};
 
@@ -50,7 +48,7 @@ pub fn plan(fleet: &Fleet<'_>) -> UpgradePlan {
             continue;
         }
         match claim(open, fleet.now) {
-            Claim::Wants(_) | Claim::Held(_) if !fleet.settings.auto_upgrade => teller.switched_off(open),
+            Claim::Wants(_) | Claim::Held(_) if !fleet.policy.auto_upgrade => teller.switched_off(open),
             Claim::Wants(candidate) => candidates.push(candidate),
             Claim::Held(reason) => teller.waiting(open, reason),
             Claim::Later(time) => {
@@ -65,14 +63,14 @@ pub fn plan(fleet: &Fleet<'_>) -> UpgradePlan {
     for (reason, open) in waiting {
         teller.waiting(open, reason);
     }
-    plan.roll_back = is_exceeded && fleet.settings.auto_upgrade && fleet.settings.rollback && !fleet.is_rolled_back;
+    plan.roll_back = is_exceeded && fleet.policy.auto_upgrade && fleet.policy.rollback && !fleet.is_rolled_back;
     plan.summary = teller.tell(&survey, fleet);
     plan
 }
 
 /// Takes the node's next step, if something is under way on it or has to be undone. Returns whether it could be begun.
 fn steps<'a>(open: Open<'a>, fleet: &Fleet<'a>, teller: &mut Teller<'a>, plan: &mut UpgradePlan) -> bool {
-    let step = Stepper { member: open.member, settings: fleet.settings, now: fleet.now }.step(open.stage);
+    let step = Stepper { member: open.member, policy: fleet.policy, now: fleet.now }.step(open.stage);
     let is_idle = step.actions.is_empty() && matches!(open.stage, Stage::Idle | Stage::Failed(_));
     if let Stage::UnderWay(..) = open.stage {
         teller.under_way(open, step.waits);

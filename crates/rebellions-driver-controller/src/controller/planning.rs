@@ -11,7 +11,7 @@ use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods};
 use crate::policy::Policy;
 use crate::pools::{self, Target};
-use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Settings, UpgradePlan};
+use crate::upgrade::{self, Action, DriverPods, Fleet, Member, UpgradePlan};
 
 /// What a plan is made from.
 pub(super) struct Sight<'a> {
@@ -23,7 +23,6 @@ pub(super) struct Sight<'a> {
 
 impl Driver {
     pub(super) fn plan(&self, policy: &Policy, seen: &Sight<'_>) -> UpgradePlan {
-        let settings = Settings::from(policy);
         let by_node = seen.pods.iter().fold(BTreeMap::<&str, Vec<&DriverPod>>::new(), |mut all, pod| {
             all.entry(pod.node.as_str()).or_default().push(pod);
             all
@@ -43,7 +42,7 @@ impl Driver {
             })
             .collect();
         upgrade::plan(&Fleet {
-            settings: &settings,
+            policy,
             members: &members,
             own_node: self.own_node.as_deref(),
             is_rolled_back: self.rollback.is_written,

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::record::later;
-use super::{Action, EVICTION_RETRY, Member, Reason, Settings};
+use super::{Action, EVICTION_RETRY, Member, Policy, Reason};
 use crate::pods::{NodePods, WorkloadPod};
 
 /// How far that is.
@@ -17,12 +17,12 @@ pub(super) enum Clearing {
 }
 
 /// What to do about the pods of a node that has been at it since then.
-pub(super) fn clearing(member: &Member<'_>, since: Timestamp, settings: &Settings, now: Timestamp) -> Clearing {
+pub(super) fn clearing(member: &Member<'_>, since: Timestamp, policy: &Policy, now: Timestamp) -> Clearing {
     let Some(pods) = member.pods else {
-        let limit = later(since, settings.eviction_timeout);
+        let limit = later(since, policy.eviction_timeout);
         return if limit <= now { Clearing::Failed(Reason::PodsUnknown) } else { waits(Reason::PodsUnknown, limit) };
     };
-    let last_for_jobs = settings.wait_for_jobs_timeout.map(|timeout| later(since, timeout));
+    let last_for_jobs = policy.job_timeout.map(|timeout| later(since, timeout));
     let waits_for_jobs = !pods.jobs.is_empty() && last_for_jobs.is_none_or(|last| now < last);
     if pods.to_evict.iter().any(|pod| is_obstacle(pod) && !(waits_for_jobs && pods.jobs.contains(&pod.pod))) {
         return Clearing::Failed(Reason::PodNotEvictable);
@@ -33,8 +33,8 @@ pub(super) fn clearing(member: &Member<'_>, since: Timestamp, settings: &Setting
     if pods.to_evict.is_empty() {
         return Clearing::Clear;
     }
-    let through = jobs_through(member, pods, since, last_for_jobs, settings);
-    let limit = later(through, settings.eviction_timeout);
+    let through = jobs_through(member, pods, since, last_for_jobs, policy);
+    let limit = later(through, policy.eviction_timeout);
     if limit <= now {
         return Clearing::Failed(Reason::EvictionTimedOut);
     }
@@ -55,9 +55,9 @@ fn jobs_through(
     pods: &NodePods,
     since: Timestamp,
     last_for_jobs: Option<Timestamp>,
-    settings: &Settings,
+    policy: &Policy,
 ) -> Timestamp {
-    let gone = if settings.has_job_selector && pods.jobs.is_empty() { member.jobs_gone } else { None };
+    let gone = if !policy.job_selector.is_empty() && pods.jobs.is_empty() { member.jobs_gone } else { None };
     let through = match (gone, last_for_jobs) {
         (Some(gone), Some(last)) => gone.min(last),
         (Some(gone), None) => gone,

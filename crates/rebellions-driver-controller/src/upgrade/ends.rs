@@ -13,7 +13,7 @@ impl Stepper<'_> {
     }
 
     pub(super) fn fail(&self, record: &Record, reason: Reason) -> Step {
-        let message = message::failure(reason, self.member, record, self.settings);
+        let message = message::failure(reason, self.member, record, self.policy);
         let failed = Record {
             install: self.member.digest().unwrap_or(&record.install).to_owned(),
             since: Some(self.now),
@@ -27,7 +27,7 @@ impl Stepper<'_> {
 
     /// Ends an upgrade without a result.
     pub(super) fn end(&self, state: Option<State>) -> Step {
-        let note = message::ended(self.member, state, self.settings);
+        let note = message::ended(self.member, state, self.policy);
         let patch = NodePatch::of(self.member.node).ended(state, None);
         Step::act(patch.action(Some(Tell::normal(Tell::ENDED, note))))
     }

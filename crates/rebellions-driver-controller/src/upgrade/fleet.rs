@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::Settings;
+use super::Policy;
 use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods};
 
@@ -10,7 +10,7 @@ use crate::pods::{DriverPod, NodePods};
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet<'a> {
     /// The policy.
-    pub settings: &'a Settings,
+    pub policy: &'a Policy,
     /// Every node that has the driver, should have it, or carries a record of ours.
     pub members: &'a [Member<'a>],
     /// The node on which this controller runs.

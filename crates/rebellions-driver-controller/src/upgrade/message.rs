@@ -6,7 +6,7 @@ use accelerator_api::contract::{DEVICE_PLUGIN, DRIVER_UPGRADE_REQUESTED_ANNOTATI
 use k8s_openapi::jiff::SignedDuration;
 
 use super::clearing::is_obstacle;
-use super::{Member, Reason, Record, Settings, State, Target};
+use super::{Member, Policy, Reason, Record, State, Target};
 use crate::pods::{NodePods, Obstacle, WorkloadPod};
 
 /// How many names a text has before it only counts.
@@ -31,10 +31,10 @@ pub(super) fn done(member: &Member<'_>) -> String {
 }
 
 /// Why an upgrade ends without a result.
-pub(super) fn ended(member: &Member<'_>, state: Option<State>, settings: &Settings) -> String {
+pub(super) fn ended(member: &Member<'_>, state: Option<State>, policy: &Policy) -> String {
     let why = match member.target {
         Target::None => "no driver is wanted on it any more".to_owned(),
-        _ if !settings.auto_upgrade => "driver.upgradePolicy.autoUpgrade is off".to_owned(),
+        _ if !policy.auto_upgrade => "driver.upgradePolicy.autoUpgrade is off".to_owned(),
         Target::Pending => {
             "the DaemonSet of its driver could not be written; the log of the driver controller says why".to_owned()
         }
@@ -60,8 +60,8 @@ pub(super) fn record_lost(member: &Member<'_>) -> String {
 }
 
 /// Why a node failed, and what to do.
-pub(super) fn failure(reason: Reason, member: &Member<'_>, record: &Record, settings: &Settings) -> String {
-    let (eviction, validation) = (short(settings.eviction_timeout), short(settings.validation_timeout));
+pub(super) fn failure(reason: Reason, member: &Member<'_>, record: &Record, policy: &Policy) -> String {
+    let (eviction, validation) = (short(policy.eviction_timeout), short(policy.validation_timeout));
     let text = match reason {
         Reason::DriverCrashes => format!(
             "driver pod {} was restarted {} times: {}; its log says why",

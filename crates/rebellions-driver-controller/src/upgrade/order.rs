@@ -101,8 +101,8 @@ pub(super) fn begin<'a>(
     fleet: &Fleet<'a>,
     is_exceeded: bool,
 ) -> (Vec<Action>, Vec<(Reason, Open<'a>)>) {
-    let max_parallel = fleet.settings.max_parallel.at_least_one_of(survey.total);
-    let budget = fleet.settings.max_unavailable.at_least_one_of(survey.total);
+    let max_parallel = fleet.policy.max_parallel.at_least_one_of(survey.total);
+    let budget = fleet.policy.max_unavailable.at_least_one_of(survey.total);
     if survey.under_way < max_parallel {
         candidates.sort_by(|a, b| a.rank(fleet.own_node).cmp(&b.rank(fleet.own_node)));
     }
@@ -112,7 +112,7 @@ pub(super) fn begin<'a>(
         let member = candidate.open.member;
         let is_free = candidate.open.is_unavailable || survey.unavailable < budget;
         let (under_way, pool) = (survey.under_way, survey.pool(member));
-        let reason = if fleet.settings.paused && !member.node.is_requested {
+        let reason = if fleet.policy.paused && !member.node.is_requested {
             Reason::Paused
         } else if is_exceeded && !member.node.is_requested {
             Reason::FailureThresholdExceeded

@@ -6,7 +6,7 @@ use super::clearing::{Clearing, clearing};
 use super::facts::Stage;
 use super::patch::NodePatch;
 use super::record::later;
-use super::{Action, Member, Reason, Record, Settings, State, Target};
+use super::{Action, Member, Policy, Reason, Record, State, Target};
 
 /// How long the kubelet may take to report that the NPUs of a device plugin that ended are gone. Until then what it reports
 /// could be taken for the NPUs of the new driver.
@@ -50,7 +50,7 @@ impl Step {
 /// The policy and the time, and the node that they are applied to.
 pub(super) struct Stepper<'a> {
     pub(super) member: &'a Member<'a>,
-    pub(super) settings: &'a Settings,
+    pub(super) policy: &'a Policy,
     pub(super) now: Timestamp,
 }
 
@@ -60,10 +60,10 @@ impl Stepper<'_> {
         if self.member.node.is_deleted {
             return Step::default();
         }
-        if self.member.target == Target::Pending && self.settings.auto_upgrade {
+        if self.member.target == Target::Pending && self.policy.auto_upgrade {
             return self.pending(stage);
         }
-        let Some(digest) = self.member.digest().filter(|_| self.settings.auto_upgrade) else {
+        let Some(digest) = self.member.digest().filter(|_| self.policy.auto_upgrade) else {
             return self.wind_down(stage);
         };
         match stage {
@@ -179,13 +179,13 @@ impl Stepper<'_> {
         }
         let node = self.member.node;
         if self.member.pods.is_some_and(|pods| !pods.dependents.is_empty()) {
-            let limit = later(record.since(), self.settings.eviction_timeout);
+            let limit = later(record.since(), self.policy.eviction_timeout);
             if limit <= self.now {
                 return self.fail(record, Reason::DependentsStay);
             }
             return Step::wait(Reason::DependentsLeaving, limit);
         }
-        let npus_gone = later(record.since(), NPUS_LEAVE.min(self.settings.validation_timeout / 4));
+        let npus_gone = later(record.since(), NPUS_LEAVE.min(self.policy.validation_timeout / 4));
         if self.member.allocatable() > 0 && self.now < npus_gone {
             return Step::wait(Reason::NpusLeaving, npus_gone);
         }
@@ -209,7 +209,7 @@ impl Stepper<'_> {
     }
 
     fn clear(&self, record: &Record) -> Result<(), Step> {
-        match clearing(self.member, record.since(), self.settings, self.now) {
+        match clearing(self.member, record.since(), self.policy, self.now) {
             Clearing::Clear => Ok(()),
             Clearing::Waits { reason, evictions, due } => {
                 Err(Step { actions: evictions, waits: Some(reason), due, follows: false })
@@ -243,7 +243,7 @@ impl Stepper<'_> {
 
     /// The limit of Restarting and Validating together.
     fn limit(&self, record: &Record) -> Timestamp {
-        later(record.since(), self.settings.validation_timeout)
+        later(record.since(), self.policy.validation_timeout)
     }
 
     /// The step, unless the limit has passed: then the node failed for what it waits for.
@@ -268,7 +268,7 @@ impl Stepper<'_> {
     fn go(&self, state: State, record: Record) -> Step {
         let patch = NodePatch::of(self.member.node);
         let patch = if state == State::Restarting {
-            patch.paused(later(later(self.now, self.settings.validation_timeout), PAUSE_MARGIN)).drop_request()
+            patch.paused(later(later(self.now, self.policy.validation_timeout), PAUSE_MARGIN)).drop_request()
         } else {
             patch.resumed()
         };

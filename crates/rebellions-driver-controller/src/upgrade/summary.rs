@@ -172,7 +172,7 @@ impl<'a> Teller<'a> {
 
     fn blocked(&self, survey: &Survey<'a>, fleet: &Fleet<'a>) -> Option<(Blocked, String)> {
         let waiting = self.counts.waiting;
-        if waiting + self.counts.failed == 0 || !fleet.settings.auto_upgrade {
+        if waiting + self.counts.failed == 0 || !fleet.policy.auto_upgrade {
             return None;
         }
         let with = |reason| {
@@ -182,7 +182,7 @@ impl<'a> Teller<'a> {
         if is_exceeded(survey, fleet) {
             return Some((Blocked::FailureThresholdExceeded, threshold(survey)));
         }
-        if fleet.settings.paused && waiting > 0 {
+        if fleet.policy.paused && waiting > 0 {
             return Some((Blocked::Paused, format!("driver.upgradePolicy.paused is true; {waiting} nodes wait")));
         }
         if survey.under_way > 0 {
@@ -281,7 +281,7 @@ fn failed(member: &Member<'_>, record: &super::Record, fleet: &Fleet<'_>) -> Str
 
 /// Whether more nodes failed than the policy tolerates.
 pub(super) fn is_exceeded(survey: &Survey<'_>, fleet: &Fleet<'_>) -> bool {
-    survey.failed > fleet.settings.failure_threshold.of(survey.tried())
+    survey.failed > fleet.policy.failure_threshold.of(survey.tried())
 }
 
 fn threshold(survey: &Survey<'_>) -> String {
@@ -302,6 +302,6 @@ fn budget(survey: &Survey<'_>, fleet: &Fleet<'_>) -> String {
         survey.unavailable,
         survey.total,
         list(survey.unavailable, unusable.map(|member| member.node.name.as_str())),
-        fleet.settings.max_unavailable.at_least_one_of(survey.total)
+        fleet.policy.max_unavailable.at_least_one_of(survey.total)
     )
 }

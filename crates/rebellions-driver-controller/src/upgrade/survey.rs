@@ -51,7 +51,7 @@ impl<'a> Survey<'a> {
     pub(super) fn of(fleet: &Fleet<'a>) -> Self {
         let mut survey = Self::default();
         for member in fleet.members.iter().filter(|member| !member.node.is_deleted) {
-            survey.add(member, fleet.settings.auto_upgrade);
+            survey.add(member, fleet.policy.auto_upgrade);
         }
         survey
     }

@@ -16,12 +16,12 @@ fn plan_costs() {
     let settled: Vec<Scene> = scenes().map(Scene::upgraded).collect();
     let mut waiting: Vec<Scene> = scenes().collect();
     waiting[0] = Scene::named("node-0000").upgraded();
-    let mut settings = super::world::settings();
-    settings.max_parallel = IntOrPercent::Percent(10);
+    let mut policy = super::world::policy();
+    policy.max_parallel = IntOrPercent::Percent(10);
     let full: Vec<Scene> = waiting.iter().enumerate().map(|(index, scene)| under_way(index, scene.clone())).collect();
     for (what, scenes) in [("settled", &settled), ("500 begun", &waiting), ("500 under way", &full)] {
         let members: Vec<_> = scenes.iter().map(Scene::member).collect();
-        let fleet = super::scene::fleet(&settings, &members);
+        let fleet = super::scene::fleet(&policy, &members);
         let begun = Instant::now();
         let actions: usize = (0..20).map(|_| crate::upgrade::plan(&fleet).actions.len()).sum();
         println!("{NODES} nodes, {what}: {:?} a plan, {} actions", begun.elapsed() / 20, actions / 20);

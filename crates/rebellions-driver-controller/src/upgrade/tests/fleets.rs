@@ -1,20 +1,20 @@
 //! Several nodes: order, limits, and why nothing goes on.
 
 use super::scene::{Scene, driver_pod, fleet};
-use super::world::settings;
-use crate::upgrade::{Blocked, Fleet, IntOrPercent, Reason, Settings, State, Target, UpgradePlan, plan};
+use super::world::policy;
+use crate::upgrade::{Blocked, Fleet, IntOrPercent, Policy, Reason, State, Target, UpgradePlan, plan};
 
-fn planned(settings: &Settings, scenes: &[Scene]) -> UpgradePlan {
+fn planned(policy: &Policy, scenes: &[Scene]) -> UpgradePlan {
     let members: Vec<_> = scenes.iter().map(Scene::member).collect();
-    plan(&Fleet { own_node: Some("own"), ..fleet(settings, &members) })
+    plan(&Fleet { own_node: Some("own"), ..fleet(policy, &members) })
 }
 
-fn begun(settings: &Settings, scenes: &[Scene]) -> Vec<String> {
-    planned(settings, scenes).actions.iter().map(|action| action.node().to_owned()).collect()
+fn begun(policy: &Policy, scenes: &[Scene]) -> Vec<String> {
+    planned(policy, scenes).actions.iter().map(|action| action.node().to_owned()).collect()
 }
 
-fn parallel(number: usize) -> Settings {
-    Settings { max_parallel: IntOrPercent::Int(number), max_unavailable: IntOrPercent::Percent(100), ..settings() }
+fn parallel(number: usize) -> Policy {
+    Policy { max_parallel: IntOrPercent::Int(number), max_unavailable: IntOrPercent::Percent(100), ..policy() }
 }
 
 fn proven() -> Scene {
@@ -62,12 +62,12 @@ fn a_first_node_per_pool_proves_the_driver() {
 
 #[test]
 fn nodes_that_are_unavailable_anyway_use_up_the_budget_and_may_be_upgraded() {
-    let settings = Settings { max_parallel: IntOrPercent::Int(9), max_unavailable: IntOrPercent::Int(2), ..settings() };
+    let policy = Policy { max_parallel: IntOrPercent::Int(9), max_unavailable: IntOrPercent::Int(2), ..policy() };
     let dead = |name: &str| Scene::named(name).node(|node| node.is_ready = false);
     let cordoned = |name: &str| Scene::named(name).node(|node| node.is_unschedulable = true);
-    assert_eq!(begun(&settings, &[Scene::named("a"), Scene::named("b"), Scene::named("c"), proven()]), ["a", "b"]);
-    assert_eq!(begun(&settings, &[Scene::named("a"), Scene::named("b"), dead("x"), proven()]), ["a"]);
-    let blocked = planned(&settings, &[Scene::named("a"), dead("x"), dead("y"), proven()]);
+    assert_eq!(begun(&policy, &[Scene::named("a"), Scene::named("b"), Scene::named("c"), proven()]), ["a", "b"]);
+    assert_eq!(begun(&policy, &[Scene::named("a"), Scene::named("b"), dead("x"), proven()]), ["a"]);
+    let blocked = planned(&policy, &[Scene::named("a"), dead("x"), dead("y"), proven()]);
     assert!(blocked.actions.is_empty());
     let (reason, message) = blocked.summary.blocked.expect("blocked");
     assert_eq!(reason, Blocked::BudgetUsedUp);
@@ -75,12 +75,12 @@ fn nodes_that_are_unavailable_anyway_use_up_the_budget_and_may_be_upgraded() {
         message,
         "2 of 4 nodes are unavailable (x, y), and driver.upgradePolicy.maxUnavailable allows no more than 2"
     );
-    assert_eq!(begun(&settings, &[Scene::named("a"), cordoned("b"), dead("x"), proven()]), ["b"]);
+    assert_eq!(begun(&policy, &[Scene::named("a"), cordoned("b"), dead("x"), proven()]), ["b"]);
 }
 
 #[test]
 fn too_many_failures_pause_the_rollout() {
-    let by = |rollback| Settings { rollback, ..parallel(9) };
+    let by = |rollback| Policy { rollback, ..parallel(9) };
     let one = [crashed("a"), Scene::named("b"), proven()];
     assert_eq!(begun(&by(true), &one), ["b"], "one of two is within 30 %, rounded up");
     let two = [crashed("a"), crashed("b"), Scene::named("c"), proven()];
@@ -114,8 +114,8 @@ fn what_says_nothing_about_the_driver_does_not_pause_the_rollout() {
 fn nothing_is_rolled_back_twice() {
     let scenes = [crashed("a"), crashed("b"), proven()];
     let members: Vec<_> = scenes.iter().map(Scene::member).collect();
-    let settings = Settings { rollback: true, ..parallel(9) };
-    assert!(!plan(&Fleet { is_rolled_back: true, ..fleet(&settings, &members) }).roll_back);
+    let policy = Policy { rollback: true, ..parallel(9) };
+    assert!(!plan(&Fleet { is_rolled_back: true, ..fleet(&policy, &members) }).roll_back);
 }
 
 #[test]
@@ -147,9 +147,9 @@ fn a_missing_image_holds_up_its_pool_and_no_other() {
 fn why_nothing_goes_on_is_said() {
     let dead = Scene::named("x").node(|node| node.is_ready = false);
     let failed = Scene::named("a").failed(Reason::EvictionTimedOut, 1);
-    let paused = Settings { paused: true, ..parallel(9) };
-    let off = Settings { auto_upgrade: false, ..parallel(9) };
-    for (settings, scenes, expected) in [
+    let paused = Policy { paused: true, ..parallel(9) };
+    let off = Policy { auto_upgrade: false, ..parallel(9) };
+    for (policy, scenes, expected) in [
         (&parallel(9), vec![proven()], None),
         (&parallel(9), vec![Scene::named("a"), proven()], None),
         (&parallel(9), vec![dead.clone(), proven()], Some(Blocked::NodesNotReady)),
@@ -158,7 +158,7 @@ fn why_nothing_goes_on_is_said() {
         (&paused, vec![proven()], None),
         (&off, vec![Scene::named("a"), dead], None),
     ] {
-        let summary = planned(settings, &scenes).summary;
+        let summary = planned(policy, &scenes).summary;
         assert_eq!(summary.blocked.map(|(reason, _)| reason), expected);
     }
     let message = planned(&parallel(9), &[failed]).summary.blocked.expect("blocked").1;

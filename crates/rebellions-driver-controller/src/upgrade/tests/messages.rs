@@ -1,9 +1,9 @@
 //! What people read, word by word.
 
-use super::scene::{Scene, driver_pod, pod, workload};
-use super::world::settings;
+use super::scene::{Scene, cordoned, driver_pod, pod, restarting, validating, workload};
+use super::world::policy;
 use crate::pods::{DriverPod, Obstacle, WorkloadPod};
-use crate::upgrade::{Action, Reason, Settings, State, Tell, UpgradePlan};
+use crate::upgrade::{Action, Policy, Reason, Tell, UpgradePlan};
 
 fn tell(plan: &UpgradePlan) -> &Tell {
     let told = plan.actions.iter().find_map(|action| match action {
@@ -17,18 +17,6 @@ fn broken(scene: Scene, restarts: u32, is_image_missing: bool, problem: &str) ->
     let problem = Some(problem.to_owned());
     let pod = DriverPod { is_ready: false, restarts, is_image_missing, problem, ..driver_pod("driver-x", "new") };
     scene.driver(&[pod])
-}
-
-fn cordoned(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Cordoned, minutes)
-}
-
-fn restarting(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Restarting, minutes).npus(0)
-}
-
-fn validating(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Validating, minutes).new_driver(|_| ())
 }
 
 /// node-labeler has not brought the device plugin back.
@@ -140,8 +128,8 @@ fn a_long_refusal_is_cut_off() {
     assert_eq!(tell(&plan).note.chars().count(), 501);
 }
 
-fn row(scene: &Scene, settings: &Settings) -> (&'static str, String, String) {
-    let summary = scene.plan_by(settings).summary;
+fn row(scene: &Scene, policy: &Policy) -> (&'static str, String, String) {
+    let summary = scene.plan_by(policy).summary;
     let [row] = summary.nodes.as_slice() else { panic!("{summary:?}") };
     assert_eq!(row.name, "n1");
     (row.state, row.reason.clone(), row.message.clone())
@@ -188,32 +176,32 @@ fn a_node_under_way_says_what_it_waits_for() {
         ),
         (lost(validating(0)), "Validating", "NodeLost", "node n1: its kubelet does not answer"),
     ] {
-        assert_eq!(row(&scene, &settings()), (state, reason.into(), message.into()));
+        assert_eq!(row(&scene, &policy()), (state, reason.into(), message.into()));
     }
 }
 
 #[test]
 fn a_node_that_is_not_begun_says_why() {
-    let paused = Settings { paused: true, ..settings() };
-    let off = Settings { auto_upgrade: false, ..settings() };
+    let paused = Policy { paused: true, ..policy() };
+    let off = Policy { auto_upgrade: false, ..policy() };
     let unknown = Scene { target: crate::upgrade::Target::Unknown("its kernel is not known"), ..Scene::old() };
-    for (settings, scene, state, reason, message) in [
+    for (policy, scene, state, reason, message) in [
         (&paused, Scene::old(), "Waiting", "Paused", "node n1 waits: driver.upgradePolicy.paused is true"),
         (
-            &settings(),
+            &policy(),
             Scene::old().node(|node| node.is_skipped = true),
             "Skipped",
             "Skipped",
             "node n1 is not upgraded: its label rebellions.ai/npu-driver-upgrade.skip is true",
         ),
         (
-            &settings(),
+            &policy(),
             Scene::old().node(|node| node.is_ready = false),
             "Waiting",
             "NodeNotReady",
             "node n1 waits until its kubelet answers",
         ),
-        (&settings(), unknown, "Waiting", "KernelUnknown", "node n1 gets no driver: its kernel is not known"),
+        (&policy(), unknown, "Waiting", "KernelUnknown", "node n1 gets no driver: its kernel is not known"),
         (
             &off,
             Scene::old().node(|node| node.is_requested = true),
@@ -222,14 +210,14 @@ fn a_node_that_is_not_begun_says_why() {
             "node n1 was asked to be upgraded, but driver.upgradePolicy.autoUpgrade is off",
         ),
         (
-            &settings(),
+            &policy(),
             Scene::old().failed(Reason::EvictionTimedOut, 1),
             "Failed",
             "EvictionTimedOut",
             "node n1: it failed; it is not tried again by itself before 2027-01-15T08:04:00Z",
         ),
     ] {
-        assert_eq!(row(&scene, settings), (state, reason.into(), message.into()));
+        assert_eq!(row(&scene, policy), (state, reason.into(), message.into()));
     }
 }
 
@@ -240,7 +228,7 @@ fn begin_and_end_are_told() {
     let unknown = Scene { target: crate::upgrade::Target::Unknown("its kernel is not known"), ..cordoned(1) };
     let pending = Scene { target: crate::upgrade::Target::Pending, ..restarting(10) };
     let newer = Scene { target: crate::upgrade::Target::Install { pool: None, digest: "newer" }, ..cordoned(1) };
-    let off = Settings { auto_upgrade: false, ..settings() };
+    let off = Policy { auto_upgrade: false, ..policy() };
     let again = Scene::old().failed(Reason::EvictionTimedOut, 5).node(|node| node.is_unschedulable = true);
     for (plan, reason, note) in [
         (

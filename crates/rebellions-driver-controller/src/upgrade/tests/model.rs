@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::world::{Cordon, World};
 use crate::pods::Obstacle;
-use crate::upgrade::{Action, IntOrPercent, Record, Settings};
+use crate::upgrade::{Action, IntOrPercent, Policy, Record};
 
 /// Something that happens. Numbers choose a node.
 #[derive(Clone, Debug)]
@@ -116,13 +116,13 @@ impl World {
             Happening::Remove(node) => drop(self.nodes.remove(&format!("n{node}"))),
             Happening::Version(version) => self.version = *version,
             Happening::Limits(parallel, unavailable) => {
-                self.settings.max_parallel = IntOrPercent::Int(*parallel);
-                self.settings.max_unavailable = IntOrPercent::Percent(*unavailable);
+                self.policy.max_parallel = IntOrPercent::Int(*parallel);
+                self.policy.max_unavailable = IntOrPercent::Percent(*unavailable);
             }
-            Happening::AutoUpgrade(is_on) => self.settings.auto_upgrade = *is_on,
-            Happening::Paused(is_paused) => self.settings.paused = *is_paused,
+            Happening::AutoUpgrade(is_on) => self.policy.auto_upgrade = *is_on,
+            Happening::Paused(is_paused) => self.policy.paused = *is_paused,
             Happening::JobsForEver(for_ever) => {
-                self.settings.wait_for_jobs_timeout = (!for_ever).then_some(SignedDuration::from_mins(10));
+                self.policy.job_timeout = (!for_ever).then_some(SignedDuration::from_mins(10));
             }
             Happening::Pod { node, is_job, is_guarded, obstacle } => {
                 self.add_pod(&format!("n{node}"), *is_job, *is_guarded, *obstacle);
@@ -200,7 +200,7 @@ impl World {
     pub(super) fn heal(&mut self) {
         let cordoned = self.nodes.values().filter(|node| node.cordon == Cordon::Admins).count();
         let max_unavailable = IntOrPercent::Int(cordoned + 1);
-        self.settings = Settings { max_unavailable, ..super::world::settings() };
+        self.policy = Policy { max_unavailable, ..super::world::policy() };
         (self.labeler, self.missing) = (true, BTreeSet::new());
         for machine in self.nodes.values_mut() {
             (machine.view.is_ready, machine.view.is_skipped, machine.crashes) = (true, false, false);

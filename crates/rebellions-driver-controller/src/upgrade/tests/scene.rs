@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods, Obstacle, PodName, WorkloadPod};
-use crate::upgrade::{DriverPods, Fleet, Member, Reason, Record, Settings, State, Target, UpgradePlan, plan};
+use crate::upgrade::{DriverPods, Fleet, Member, Policy, Reason, Record, State, Target, UpgradePlan, plan};
 
 /// A node, its pods, and what it should run: `new`.
 #[derive(Clone, Debug)]
@@ -35,8 +35,20 @@ pub(super) fn workload(name: &str) -> WorkloadPod {
     WorkloadPod { pod: pod(name), uid: name.into(), is_terminating: false, obstacle: None, refusal: None }
 }
 
-pub(super) fn fleet<'a>(settings: &'a Settings, members: &'a [Member<'a>]) -> Fleet<'a> {
-    Fleet { settings, members, own_node: None, is_rolled_back: false, now: now() }
+pub(super) fn fleet<'a>(policy: &'a Policy, members: &'a [Member<'a>]) -> Fleet<'a> {
+    Fleet { policy, members, own_node: None, is_rolled_back: false, now: now() }
+}
+
+pub(super) fn cordoned(minutes: i64) -> Scene {
+    Scene::old().under_way(State::Cordoned, minutes)
+}
+
+pub(super) fn restarting(minutes: i64) -> Scene {
+    Scene::old().under_way(State::Restarting, minutes).npus(0)
+}
+
+pub(super) fn validating(minutes: i64) -> Scene {
+    Scene::old().under_way(State::Validating, minutes).new_driver(|_| ())
 }
 
 impl Scene {
@@ -147,11 +159,11 @@ impl Scene {
     }
 
     pub(super) fn plan(&self) -> UpgradePlan {
-        self.plan_by(&super::world::settings())
+        self.plan_by(&super::world::policy())
     }
 
-    pub(super) fn plan_by(&self, settings: &Settings) -> UpgradePlan {
-        plan(&fleet(settings, &[self.member()]))
+    pub(super) fn plan_by(&self, policy: &Policy) -> UpgradePlan {
+        plan(&fleet(policy, &[self.member()]))
     }
 }
 

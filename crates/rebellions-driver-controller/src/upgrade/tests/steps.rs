@@ -3,10 +3,10 @@
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::scene::{Scene, ago, driver_pod, now, pod, workload};
-use super::world::settings;
+use super::scene::{Scene, ago, cordoned, driver_pod, now, pod, restarting, validating, workload};
+use super::world::policy;
 use crate::pods::{Obstacle, WorkloadPod};
-use crate::upgrade::{Action, IntOrPercent, Reason, Record, Settings, State, Target, UpgradePlan};
+use crate::upgrade::{Action, IntOrPercent, Policy, Reason, Record, State, Target, UpgradePlan};
 
 /// What a plan does to its first node, in short.
 fn told(plan: &UpgradePlan) -> Vec<String> {
@@ -45,18 +45,6 @@ fn told_patch(patch: &Value) -> String {
         words.push("heard".to_owned());
     }
     words.join(", ")
-}
-
-fn cordoned(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Cordoned, minutes)
-}
-
-fn restarting(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Restarting, minutes).npus(0)
-}
-
-fn validating(minutes: i64) -> Scene {
-    Scene::old().under_way(State::Validating, minutes).new_driver(|_| ())
 }
 
 fn holds(rows: &[(&str, Scene, &[&str])]) {
@@ -308,8 +296,8 @@ fn what_was_known_of_a_failure_is_kept_while_it_is_tried_again() {
     assert_eq!(record.since, Some(now()));
 }
 
-fn tolerant() -> Settings {
-    Settings { failure_threshold: IntOrPercent::Percent(100), ..settings() }
+fn tolerant() -> Policy {
+    Policy { failure_threshold: IntOrPercent::Percent(100), ..policy() }
 }
 
 /// In a large cluster every node is Done when the next driver is wanted.
@@ -328,14 +316,14 @@ fn while_the_daemon_set_is_being_written_everything_stays() {
     for (case, scene, expected) in rows {
         assert_eq!(told(&pending(scene.clone()).plan()), *expected, "{case}");
     }
-    let off = Settings { auto_upgrade: false, ..settings() };
+    let off = Policy { auto_upgrade: false, ..policy() };
     assert_eq!(told(&pending(cordoned(1)).plan_by(&off)), ["uncordon, no state, no record"]);
     assert_eq!(pending(cordoned(1)).plan().follow, ["n1"], "its pods are not listed again");
 }
 
 #[test]
 fn where_no_upgrade_is_wanted_everything_of_ours_is_undone() {
-    let off = Settings { auto_upgrade: false, ..settings() };
+    let off = Policy { auto_upgrade: false, ..policy() };
     let nowhere = |scene: Scene| other(Target::None, scene);
     let unknown = |scene: Scene| other(Target::Unknown("no kernel"), scene);
     let unlabelled = |scene: Scene| scene.node(|node| node.deploys_driver = false);

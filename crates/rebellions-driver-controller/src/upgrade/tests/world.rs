@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods, Obstacle, PodName, WorkloadPod};
 use crate::upgrade::{
-    Action, DriverPods, Fleet, IntOrPercent, Member, Record, Settings, State, Target, UpgradePlan, plan,
+    Action, DriverPods, Fleet, IntOrPercent, Member, Policy, Record, State, Target, UpgradePlan, plan,
 };
 
 /// NPUs of every node.
@@ -52,7 +52,7 @@ pub(super) struct Machine {
 
 pub(super) struct World {
     pub(super) now: Timestamp,
-    pub(super) settings: Settings,
+    pub(super) policy: Policy,
     pub(super) nodes: BTreeMap<String, Machine>,
     pub(super) version: u32,
     pub(super) missing: BTreeSet<String>,
@@ -64,13 +64,16 @@ pub(super) struct World {
     pub(super) events: Vec<(String, String)>,
 }
 
-pub(super) fn settings() -> Settings {
-    Settings {
+pub(super) fn policy() -> Policy {
+    Policy {
         auto_upgrade: true,
         max_parallel: IntOrPercent::Int(2),
         max_unavailable: IntOrPercent::Percent(40),
-        wait_for_jobs_timeout: Some(SignedDuration::from_mins(10)),
-        has_job_selector: true,
+        job_timeout: Some(SignedDuration::from_mins(10)),
+        job_selector: "kind=job".into(),
+        evict_unmanaged: false,
+        evict_empty_dir: false,
+        drain_selector: None,
         eviction_timeout: SignedDuration::from_mins(5),
         validation_timeout: SignedDuration::from_mins(10),
         failure_threshold: IntOrPercent::Percent(30),
@@ -85,7 +88,7 @@ impl World {
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let mut world = Self {
             now,
-            settings: settings(),
+            policy: policy(),
             nodes: BTreeMap::new(),
             version: 1,
             missing: BTreeSet::new(),
@@ -189,7 +192,7 @@ impl World {
             })
             .collect();
         let plan = plan(&Fleet {
-            settings: &self.settings,
+            policy: &self.policy,
             members: &members,
             own_node: Some("n1"),
             is_rolled_back: false,
@@ -207,17 +210,11 @@ impl World {
         let starts: Vec<&Machine> = started.filter(|node| !node.is_under_way()).collect();
         let total = self.nodes.len();
         if !starts.is_empty() {
-            assert!(
-                under_way + starts.len() <= self.settings.max_parallel.at_least_one_of(total),
-                "too many under way"
-            );
+            assert!(under_way + starts.len() <= self.policy.max_parallel.at_least_one_of(total), "too many under way");
         }
         let taken = starts.iter().filter(|node| !node.is_unavailable()).count();
         if taken > 0 {
-            assert!(
-                unavailable + taken <= self.settings.max_unavailable.at_least_one_of(total),
-                "too many unavailable"
-            );
+            assert!(unavailable + taken <= self.policy.max_unavailable.at_least_one_of(total), "too many unavailable");
         }
         for pool in ["a", "b"] {
             let of_pool = || self.nodes.values().filter(|node| node.wants == pool);
@@ -240,12 +237,12 @@ impl World {
 
     /// Carries out one request as the API server would. Returns whether it was accepted.
     pub(super) fn request(&mut self, action: &Action) -> bool {
-        let (now, settings) = (self.now, self.settings.clone());
+        let (now, policy) = (self.now, self.policy.clone());
         let Some(machine) = self.nodes.get_mut(action.node()) else { return false };
         match action {
             Action::Patch { node, patch, tell } => {
                 let wanted = self.version;
-                let is_accepted = machine.patch(patch, wanted, settings.auto_upgrade);
+                let is_accepted = machine.patch(patch, wanted, policy.auto_upgrade);
                 if is_accepted {
                     *self.writes.entry(node.clone()).or_default() += 1;
                     let events = tell.iter().map(|tell| (node.clone(), tell.reason.to_owned()));
@@ -253,7 +250,7 @@ impl World {
                 }
                 is_accepted
             }
-            Action::Evict { pod, uid, .. } => machine.evict(pod, uid, now, &settings),
+            Action::Evict { pod, uid, .. } => machine.evict(pod, uid, now, &policy),
             Action::DeleteDriverPod { uid, .. } => machine.delete_driver(uid, now),
         }
     }
@@ -400,12 +397,12 @@ impl Machine {
         assert!(!claims || self.is_under_way(), "a cordon stays on {}, which is not under way", self.view.name);
     }
 
-    fn evict(&mut self, pod: &PodName, uid: &str, now: Timestamp, settings: &Settings) -> bool {
+    fn evict(&mut self, pod: &PodName, uid: &str, now: Timestamp, policy: &Policy) -> bool {
         assert!(self.is_under_way(), "an eviction off turn on {}", self.view.name);
         let claims = self.view.record.as_ref().is_some_and(|record| record.cordoned);
         assert!(self.view.is_unschedulable || !claims, "an eviction before the cordon");
         let since = self.view.record.as_ref().map_or(Timestamp::UNIX_EPOCH, Record::since);
-        let is_through = settings.wait_for_jobs_timeout.is_some_and(|timeout| since + timeout <= now);
+        let is_through = policy.job_timeout.is_some_and(|timeout| since + timeout <= now);
         assert!(is_through || !self.pods.iter().any(|pod| pod.is_job), "an eviction before jobs are through");
         let Some(pod) = self.pods.iter_mut().find(|one| one.name == pod.name && one.name == uid) else { return false };
         assert!(pod.obstacle.is_none(), "an eviction that the policy forbids");
