@@ -120,7 +120,8 @@ impl PodView {
 
     /// The node that the pod is on, or the one that the DaemonSet controller made it for: it pins each pod to its node by
     /// a required affinity to the node's name. Empty when neither is known.
-    pub(crate) fn node(&self) -> String {
+    #[must_use]
+    pub fn node(&self) -> String {
         let pinned = || {
             let affinity = self.spec.affinity.as_ref()?.node_affinity.as_ref()?;
             let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
@@ -140,7 +141,9 @@ impl PodView {
         self.status.conditions.iter().find(|condition| condition.kind == kind)
     }
 
-    pub(crate) fn is(&self, kind: &str) -> bool {
+    /// Whether it has this condition.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
         self.condition(kind).is_some_and(|condition| condition.status == "True")
     }
 

@@ -16,15 +16,12 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::Backoff;
+use crate::{Backoff, PAGE_SIZE};
 
 /// Seconds after which the API server ends a watch and the next is opened.
 const WATCH_SECONDS: u32 = 180;
 
-/// Objects per page of a list.
-const PAGE: u32 = 100;
-
-/// Objects of one kind, in one namespace or in all.
+/// Objects of one kind, in one namespace or all of them.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "a client has none")]
 pub struct Source {
@@ -65,12 +62,9 @@ impl Source {
         Self { client, path: K::url_path(&(), Some(namespace)), labels: None, fields: None }
     }
 
-    /// Those of every namespace.
+    /// All of them: those of every namespace, or those that live in none.
     #[must_use]
-    pub fn all<K>(client: Client) -> Self
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
+    pub fn all<K: Resource<DynamicType = ()>>(client: Client) -> Self {
         Self { client, path: K::url_path(&(), None), labels: None, fields: None }
     }
 
@@ -88,7 +82,7 @@ impl Source {
 
     /// Feeds every object to `take`, page by page. Returns the version to watch from.
     pub async fn list<T: DeserializeOwned>(&self, mut take: impl FnMut(T)) -> Result<String, kube::Error> {
-        let mut params = self.list_params(PAGE);
+        let mut params = self.list_params(PAGE_SIZE);
         loop {
             let page: Page<T> = self.page(&params).await?;
             page.items.into_iter().for_each(&mut take);

@@ -1,16 +1,15 @@
 //! Which resource claims are for NPUs. They are read once each, and only those of pods on nodes whose driver is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use accelerator_api::contract::DRA_DRIVER;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Request;
 use serde::Deserialize;
 
 use crate::pods::Pod;
-
-/// The vendor's DRA driver. Source: `rbln-k8s-dra-driver`, its default `DRIVER_NAME`.
-const DRIVER: &str = "npu.rebellions.ai";
 
 /// What is known of claims, by namespace and name.
 #[allow(missing_debug_implementations, reason = "a client has none")]
@@ -53,7 +52,7 @@ struct Device {
 impl Claim {
     fn is_for_npus(&self) -> bool {
         let devices = self.status.allocation.iter().flat_map(|allocation| &allocation.devices.results);
-        self.metadata.name.is_some() && devices.into_iter().any(|device| device.driver == DRIVER)
+        self.metadata.name.is_some() && devices.into_iter().any(|device| device.driver == DRA_DRIVER)
     }
 }
 
@@ -69,7 +68,7 @@ impl Claims {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn of(&mut self, pods: &[Pod]) -> Result<BTreeSet<(String, String)>, kube::Error> {
+    pub async fn of(&mut self, pods: &[Arc<Pod>]) -> Result<BTreeSet<(String, String)>, kube::Error> {
         let wanted: BTreeSet<(String, String)> = pods
             .iter()
             .flat_map(|pod| {

@@ -1,9 +1,7 @@
 //! The DaemonSet of a pool, made of the one that is rendered for all.
 
-use accelerator_api::contract::{
-    DRIVER, DRIVER_INSTALL_ANNOTATION, DRIVER_KERNEL_ANNOTATION, DRIVER_POOL_LABEL, RENDERED_ANNOTATION,
-};
-use accelerator_operand::digest;
+use accelerator_api::contract::{DRIVER, DRIVER_INSTALL_ANNOTATION, DRIVER_KERNEL_ANNOTATION, DRIVER_POOL_LABEL};
+use accelerator_operand::stamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec,
@@ -40,12 +38,7 @@ pub fn for_pool(rendered: &DaemonSet, pool: &Pool) -> DaemonSet {
     lay(&mut daemon_set, pool.name.as_deref(), pool.key.kernel.as_deref());
     pool.history.annotate(&mut daemon_set);
     // What was rendered is another one now.
-    let annotations = daemon_set.metadata.annotations.get_or_insert_default();
-    annotations.remove(RENDERED_ANNOTATION);
-    let is_bare = annotations.is_empty();
-    daemon_set.metadata.annotations = daemon_set.metadata.annotations.filter(|_| !is_bare);
-    let rendered = digest(&daemon_set);
-    daemon_set.metadata.annotations.get_or_insert_default().insert(RENDERED_ANNOTATION.into(), rendered);
+    stamp(&mut daemon_set);
     daemon_set
 }
 
@@ -107,6 +100,7 @@ fn pod_spec(daemon_set: &mut DaemonSet) -> Option<&mut PodSpec> {
 
 #[cfg(test)]
 mod tests {
+    use accelerator_api::contract::RENDERED_ANNOTATION;
     use accelerator_api::{DriverSpec, Rebellions};
     use accelerator_operand::Placement;
     use serde_json::{Value, json};

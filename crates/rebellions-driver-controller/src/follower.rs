@@ -32,7 +32,7 @@ struct Followed {
 /// The pods of one node.
 struct Known {
     is_listed: bool,
-    pods: BTreeMap<PodName, Pod>,
+    pods: BTreeMap<PodName, Arc<Pod>>,
 }
 
 impl Follower {
@@ -57,7 +57,7 @@ impl Follower {
 
     /// The pods of every node that is followed and has been listed.
     #[must_use]
-    pub fn listed(&self) -> BTreeMap<String, Vec<Pod>> {
+    pub fn listed(&self) -> BTreeMap<String, Vec<Arc<Pod>>> {
         let pods = |known: &Shared<Known>| {
             known.with(|known| known.is_listed.then(|| known.pods.values().cloned().collect::<Vec<_>>()))
         };
@@ -70,7 +70,7 @@ async fn keep_current(source: Source, known: Shared<Known>, changed: Arc<Notify>
     let mut retries = Retries::of("pods");
     loop {
         let mut listed = BTreeMap::new();
-        let version = source.list(|pod: Pod| drop(listed.insert(pod.full_name(), pod))).await;
+        let version = source.list(|pod: Pod| drop(listed.insert(pod.full_name(), Arc::new(pod)))).await;
         let mut version = match version {
             Ok(version) => version,
             Err(error) => {
@@ -87,7 +87,7 @@ async fn keep_current(source: Source, known: Shared<Known>, changed: Arc<Notify>
                     if is_gone {
                         known.pods.remove(&pod.full_name());
                     } else {
-                        known.pods.insert(pod.full_name(), pod);
+                        known.pods.insert(pod.full_name(), Arc::new(pod));
                     }
                 });
                 changed.notify_one();

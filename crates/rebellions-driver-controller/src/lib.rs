@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod claims;
 pub mod controller;
+mod core_resource;
 pub mod customize;
 pub mod family;
 pub mod follower;

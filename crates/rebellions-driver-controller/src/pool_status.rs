@@ -48,7 +48,7 @@ pub fn problem(pools: &Pools, pods: &[&DriverPod]) -> Option<(Reason, String)> {
 }
 
 /// The pod of each node that is not about to go.
-fn running<'a>(pods: &[&'a DriverPod]) -> BTreeMap<&'a str, &'a DriverPod> {
+pub(crate) fn running<'a>(pods: &[&'a DriverPod]) -> BTreeMap<&'a str, &'a DriverPod> {
     pods.iter().filter(|pod| !pod.is_terminating).map(|pod| (pod.node.as_str(), *pod)).collect()
 }
 

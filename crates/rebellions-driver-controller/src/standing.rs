@@ -5,7 +5,7 @@ use accelerator_api::{Reason, count};
 use accelerator_operand::{Observation, Outcome};
 
 use crate::pods::DriverPod;
-use crate::pool_status::problem;
+use crate::pool_status::{problem, running};
 use crate::pools::{Pools, Target};
 
 /// Nodes by the driver that they run.
@@ -26,11 +26,10 @@ impl Counts {
     #[must_use]
     pub fn of(pools: &Pools, pods: &[&DriverPod]) -> Self {
         let mut counts = Self::default();
-        let staying: std::collections::BTreeMap<_, _> =
-            pods.iter().filter(|pod| !pod.is_terminating).map(|pod| (pod.node.as_str(), *pod)).collect();
+        let running = running(pods);
         for (node, target) in &pools.targets {
             let Target::Install { digest, .. } = target else { continue };
-            let pod = staying.get(node.as_str());
+            let pod = running.get(node.as_str());
             let is_right = pod.is_some_and(|pod| pod.install == *digest);
             counts.desired += 1;
             counts.updated += i64::from(is_right);

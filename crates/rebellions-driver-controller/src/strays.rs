@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use accelerator_api::contract::{DRIVER, DRIVER_POOL_LABEL, DRIVER_UPGRADE_STATE_LABEL};
-use kube::api::ListParams;
+use accelerator_runtime::Source;
 use kube::{Api, Client};
 
 use crate::node::{Node, NodeView};
@@ -13,6 +13,7 @@ use crate::upgrade::State;
 /// Looks them up.
 #[allow(missing_debug_implementations, reason = "a client has none")]
 pub struct Strays {
+    client: Client,
     api: Api<Node>,
     /// Those that are known, by name.
     nodes: BTreeMap<String, NodeView>,
@@ -25,7 +26,13 @@ impl Strays {
     /// None is known so far.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client), nodes: BTreeMap::new(), marked: BTreeMap::new(), is_listed: false }
+        Self {
+            api: Api::all(client.clone()),
+            client,
+            nodes: BTreeMap::new(),
+            marked: BTreeMap::new(),
+            is_listed: false,
+        }
     }
 
     /// This process leads no longer; what others do meanwhile is not seen.
@@ -73,14 +80,12 @@ impl Strays {
             self.is_listed = true;
         }
         let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
-        let left: Vec<_> = self.marked.iter().filter(|(name, _)| !names.contains(name.as_str())).collect();
-        let (mut left, with_label): (Vec<_>, Vec<_>) = left
-            .into_iter()
-            .map(|(_, node)| node.clone())
-            .partition(|node| node.record.is_some() || is_under_way(node));
+        let left = self.marked.values().filter(|node| !names.contains(node.name.as_str())).cloned();
+        let (to_read, with_label): (Vec<_>, Vec<_>) =
+            left.partition(|node| node.record.is_some() || node.state.is_some_and(State::is_under_way));
         // Whatever became of it, its pool's label is to go.
         self.nodes.extend(with_label.into_iter().map(|node| (node.name.clone(), node)));
-        for node in &mut left {
+        for node in to_read {
             read.extend(self.api.get_opt(&node.name).await?.map(NodeView::of));
         }
         let is_stray = |node: &&NodeView| !names.contains(node.name.as_str()) && is_marked(node);
@@ -105,15 +110,8 @@ impl Strays {
         let in_a_pool = format!("{DRIVER_POOL_LABEL},!{}", DRIVER.deploy_label);
         let mut read = vec![];
         for selector in [under_way, in_a_pool] {
-            let mut params = ListParams::default().labels(&selector).limit(accelerator_runtime::PAGE_SIZE);
-            loop {
-                let page = self.api.list(&params).await?;
-                read.extend(page.items.into_iter().map(NodeView::of));
-                params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-                if params.continue_token.is_none() {
-                    break;
-                }
-            }
+            let nodes = Source::all::<Node>(self.client.clone()).labels(selector);
+            nodes.list(|node: Node| read.push(NodeView::of(node))).await?;
         }
         Ok(read)
     }
@@ -122,8 +120,4 @@ impl Strays {
 /// Whether something on a node is ours, and has to go when the node leaves the driver.
 fn is_marked(node: &NodeView) -> bool {
     node.record.is_some() || node.state.is_some() || node.pool.is_some()
-}
-
-fn is_under_way(node: &NodeView) -> bool {
-    node.state.is_some_and(State::is_under_way)
 }

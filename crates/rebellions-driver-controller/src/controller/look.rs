@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Driver, references};
 use crate::node::NodeView;
-use crate::pods::{DriverPod, NodePods, Rules};
+use crate::pods::{DriverPod, NodePods, Pod, Rules};
 use crate::policy::Policy;
 use crate::pools::{self, Existing, Request};
 
@@ -82,7 +82,8 @@ impl Driver {
         let claims = self.claims.of(&all).await?;
         let dependents: Vec<_> = COMPONENTS.iter().filter(|one| one.uses_driver).map(|one| one.operand).collect();
         let rules = Rules::new(policy, &self.operands, &self.controllers, &dependents, &claims);
-        let mut sorted: BTreeMap<_, _> = followed.iter().map(|(node, pods)| (node.clone(), rules.sort(pods))).collect();
+        let sort = |pods: &[Arc<Pod>]| rules.sort(pods.iter().map(AsRef::as_ref));
+        let mut sorted: BTreeMap<_, _> = followed.iter().map(|(node, pods)| (node.clone(), sort(pods))).collect();
         for pod in sorted.values_mut().flat_map(|pods| &mut pods.to_evict) {
             pod.refusal = self.actor.refusal(&pod.uid).map(str::to_owned);
         }

@@ -1,18 +1,16 @@
 //! A pod of which only that is kept which a decision needs.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use accelerator_api::Quantity;
 use accelerator_operand::PodView;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Affinity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::core_resource::core_resource;
 use crate::install::Install;
 use crate::node::metadata;
 
@@ -46,8 +44,6 @@ pub(super) struct Owner {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Spec {
-    node_name: String,
-    affinity: Option<Affinity>,
     pub(super) init_containers: Vec<Container>,
     pub(super) containers: Vec<Container>,
     pub(super) volumes: Vec<Volume>,
@@ -87,19 +83,10 @@ pub(super) struct Claim {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Status {
     pub(super) phase: String,
-    pub(super) conditions: Vec<Condition>,
     pub(super) init_container_statuses: Vec<ContainerStatus>,
     pub(super) container_statuses: Vec<ContainerStatus>,
     /// Claims that were made of templates.
     pub(super) resource_claim_statuses: Vec<Claim>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Condition {
-    #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) status: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -153,44 +140,4 @@ impl ContainerStatus {
     }
 }
 
-impl Spec {
-    /// The node that the pod is on, or the one that the DaemonSet controller made it for.
-    pub(super) fn node(&self) -> String {
-        let pinned = || {
-            let affinity = self.affinity.as_ref()?.node_affinity.as_ref()?;
-            let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
-            let mut fields = terms.iter().flat_map(|term| term.match_fields.iter().flatten());
-            fields.find(|field| field.key == "metadata.name")?.values.as_ref()?.first().cloned()
-        };
-        Some(self.node_name.clone()).filter(|name| !name.is_empty()).or_else(pinned).unwrap_or_default()
-    }
-}
-
-impl Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.fields.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.fields.metadata
-    }
-}
+core_resource!(Pod, "Pod", "pods", NamespaceResourceScope, fields.metadata);

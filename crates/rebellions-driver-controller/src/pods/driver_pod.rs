@@ -22,7 +22,7 @@ impl DriverPod {
             Some(cause) => format!("{}: {cause}", problem.reason),
             None => problem.reason,
         });
-        let Pod { fields, .. } = pod;
+        let Pod { fields, view } = pod;
         let is_image_missing = is_image_missing(&fields);
         let Fields { metadata, spec, status, .. } = fields;
         let version = version_of(&metadata);
@@ -33,11 +33,11 @@ impl DriverPod {
         let own = || spec.containers.first().map(|main| main.install.digest()).unwrap_or_default();
         Self {
             version,
-            node: spec.node(),
+            node: view.node(),
             pool: label(DRIVER_POOL_LABEL),
             install: annotation(DRIVER_INSTALL_ANNOTATION).unwrap_or_else(own),
             kernel: annotation(DRIVER_KERNEL_ANNOTATION),
-            is_ready: status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "True"),
+            is_ready: view.is("Ready"),
             is_terminating: metadata.deletion_timestamp.is_some(),
             has_begun: containers().any(ContainerStatus::has_begun),
             restarts: containers().map(|one| one.restart_count).sum(),
