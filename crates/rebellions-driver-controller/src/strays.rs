@@ -17,7 +17,7 @@ pub struct Strays {
     api: Api<Node>,
     /// Those that are known, by name.
     nodes: BTreeMap<String, NodeView>,
-    /// The driver's nodes with marks of ours, as they were when last looked at.
+    /// The driver's nodes with marks of ours, as they were when last looked at or written.
     marked: BTreeMap<String, NodeView>,
     is_listed: bool,
 }
@@ -47,12 +47,15 @@ impl Strays {
         self.nodes.values()
     }
 
-    /// Takes over how a node is now; one without a mark is forgotten.
+    /// Takes over how a node is now; one without a mark is forgotten. One that has its mark by the write that this answers may
+    /// leave before the next look.
     pub fn answered(&mut self, node: NodeView) {
         if !is_marked(&node) {
             self.nodes.remove(&node.name);
-        } else if self.nodes.contains_key(&node.name) {
-            self.nodes.insert(node.name.clone(), node);
+        } else if let Some(stray) = self.nodes.get_mut(&node.name) {
+            *stray = node;
+        } else {
+            self.marked.insert(node.name.clone(), node);
         }
     }
 
@@ -120,4 +123,39 @@ impl Strays {
 /// Whether something on a node is ours, and has to go when the node leaves the driver.
 fn is_marked(node: &NodeView) -> bool {
     node.record.is_some() || node.state.is_some() || node.pool.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+
+    use super::*;
+
+    fn strays() -> Strays {
+        let config = Config::new("http://127.0.0.1:1".parse().expect("an address"));
+        let client = Client::try_from(config).expect("a client that sends nothing");
+        Strays { is_listed: true, ..Strays::new(client) }
+    }
+
+    fn node(state: Option<State>) -> NodeView {
+        NodeView { name: "n".into(), state, ..NodeView::default() }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_leaves_right_after_it_was_marked_is_missed() {
+        let mut strays = strays();
+        strays.look(&[node(None)]).await.expect("nothing to read");
+        assert!(!strays.is_behind(&[]), "a node without a mark leaves nothing behind");
+        strays.answered(node(Some(State::Cordoned)));
+        assert!(strays.is_behind(&[]));
+        assert!(!strays.is_behind(&[node(Some(State::Cordoned))]));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_lost_its_mark_is_not_missed() {
+        let mut strays = strays();
+        strays.look(&[node(None)]).await.expect("nothing to read");
+        strays.answered(node(None));
+        assert!(!strays.is_behind(&[]));
+    }
 }
