@@ -66,9 +66,15 @@ async fn settled(bench: &mut Bench, names: &[String], run: &mut Run) -> anyhow::
     all_ready(&bench.cluster, run, names.len() + 1).await;
     ready(&bench.cluster).await;
     bench.stop(&meter, "one node joins", run).await?;
-    let patches = mark.our_writes()?.iter().filter(|write| write.resource == "nodes").count();
+    let writes = mark.our_writes()?;
+    let by = |user: &str| writes.iter().filter(|write| write.resource == "nodes" && write.user == user).count();
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    run.set("node patches when one joins", patches as f64);
+    for (figure, user) in [
+        ("node patches when one joins, of node-labeler", NODE_LABELER),
+        ("node patches when one joins, of the driver controller", DRIVER.controller),
+    ] {
+        run.set(figure, by(user) as f64);
+    }
 
     let meter = bench.meter().await?;
     nodes::label(&bench.cluster.client, &names[0], &[("example.com/rack", Some("7"))]).await?;

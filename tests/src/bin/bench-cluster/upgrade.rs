@@ -1,14 +1,16 @@
-//! An upgrade of the driver on every node, beside its floor: the same pods replaced by a raw client that does nothing else,
-//! as many at once as the policy allows.
+//! An upgrade of the driver on every node, beside its floor: the same pods replaced in the same order by a raw client that does
+//! nothing else, as many at once as the policy allows.
 
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{DRIVER, DRIVER_UPGRADE_STATE_LABEL};
+use accelerator_api::contract::{Component, DEVICE_PLUGIN, DRIVER, DRIVER_UPGRADE_STATE_LABEL};
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
-use kube::runtime::{WatchStreamExt, wait, watcher};
+use kube::runtime::wait::{self, conditions};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 use testbed::access::OPERANDS;
 use testbed::nodes::ATOM;
@@ -26,9 +28,13 @@ use crate::phases::{CONFIG, PATIENCE, build};
 const LOADS: Duration = Duration::from_secs(2);
 
 /// The phases that are measured, in their order.
-const BEFORE: &str = "drivers replaced by a raw client, before";
+const ALONE: &str = "drivers alone replaced by a raw client";
+const BEFORE: &str = "drivers and device plugins replaced by a raw client, before";
 const OURS: &str = "driver upgrade";
-const AFTER: &str = "drivers replaced by a raw client, after";
+const AFTER: &str = "drivers and device plugins replaced by a raw client, after";
+
+/// What a driver manager writes over the deploy label of a component that it stops, and node-labeler leaves alone.
+const PAUSED: &str = "paused-for-driver-upgrade";
 
 /// Measures an upgrade of so many nodes, so many at once.
 pub async fn run(count: usize, parallel: usize) -> anyhow::Result<Run> {
@@ -50,21 +56,29 @@ pub async fn run(count: usize, parallel: usize) -> anyhow::Result<Run> {
     run.set("first installation (s)", begun.elapsed().as_secs_f64());
 
     say(format!("2. Every driver's pod replaced by a raw client, {parallel} at once"));
-    let before = floor(&mut bench, &nodes, BEFORE, &mut run).await?;
-    say(format!("3. An upgrade by us, maxParallel {parallel}"));
+    let alone = measure_floor(&mut bench, &nodes, Pods::Driver, ALONE, &mut run).await?;
+    say("3. The device plugin's stopped before and started after it, and the first node alone");
+    let before = measure_floor(&mut bench, &nodes, Pods::All, BEFORE, &mut run).await?;
+    say(format!("4. An upgrade by us, maxParallel {parallel}"));
     let meter = bench.meter().await?;
     configure(&bench.cluster, "3.1.0", parallel).await?;
     all_done(&bench.cluster, count).await;
     let work = bench.stop(&meter, OURS, &mut run).await?;
-    say("4. The raw client once more");
-    let after = floor(&mut bench, &nodes, AFTER, &mut run).await?;
-    run.set("its floor, before (s)", before);
-    run.set("its floor, after (s)", after);
+    say("5. The raw client once more");
+    let after = measure_floor(&mut bench, &nodes, Pods::All, AFTER, &mut run).await?;
     let floor = f64::midpoint(before, after);
-    run.set("its floor (s)", floor);
-    run.set("upgrade by us (s)", work.seconds);
-    run.set("upgrade, ours to its floor", work.seconds / floor);
-    run.set("processor time of ours (s)", work.own_cpu);
+    for (name, value) in [
+        ("drivers' pods alone (s)", alone),
+        ("its floor, before (s)", before),
+        ("its floor, after (s)", after),
+        ("its floor (s)", floor),
+        ("upgrade by us (s)", work.seconds),
+        ("upgrade, ours to its floor", work.seconds / floor),
+        ("upgrade, ours to the drivers' pods alone", work.seconds / alone),
+        ("processor time of ours (s)", work.own_cpu),
+    ] {
+        run.set(name, value);
+    }
     requests(&work, &mut run);
     memory(&bench.controllers, &mut run);
     Ok(run)
@@ -129,29 +143,67 @@ async fn all_done(cluster: &Cluster, count: usize) {
     .await;
 }
 
-/// How long a client takes that deletes each driver's pod and waits for the next one and for the NPUs.
-async fn floor(bench: &mut Bench, nodes: &[String], phase: &str, run: &mut Run) -> anyhow::Result<f64> {
+/// Which pods of a node are replaced.
+#[derive(Clone, Copy, PartialEq)]
+enum Pods {
+    /// The driver's.
+    Driver,
+    /// Those that an upgrade replaces. The device plugin uses the driver: it is stopped before, and started after it.
+    All,
+}
+
+/// How long a client takes that replaces pods and waits for the NPUs. As in an upgrade, the first node goes alone where all are
+/// replaced.
+async fn measure_floor(
+    bench: &mut Bench,
+    nodes: &[String],
+    pods: Pods,
+    phase: &str,
+    run: &mut Run,
+) -> anyhow::Result<f64> {
     let meter = bench.meter().await?;
     let parallel = run.upgrade.unwrap_or(1);
-    let each: Vec<_> = nodes.iter().map(|node| replace(&bench.cluster, node)).collect();
-    futures::stream::iter(each).buffer_unordered(parallel).try_collect::<()>().await?;
+    let (first, others) = nodes.split_at(usize::from(pods == Pods::All));
+    for (nodes, parallel) in [(first, 1), (others, parallel)] {
+        let each: Vec<_> = nodes.iter().map(|node| replace(&bench.cluster, node, pods)).collect();
+        futures::stream::iter(each).buffer_unordered(parallel).try_collect::<()>().await?;
+    }
     Ok(bench.stop(&meter, phase, run).await?.seconds)
 }
 
-async fn replace(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+async fn replace(cluster: &Cluster, node: &str, pods: Pods) -> anyhow::Result<()> {
     let api = cluster.namespaced::<Pod>(OPERANDS);
-    let of_node = watcher::Config::default()
-        .labels(&format!("app.kubernetes.io/name={}", DRIVER.operand))
-        .fields(&format!("spec.nodeName={node}"));
-    let mut pods = std::pin::pin!(watcher(api.clone(), of_node).default_backoff().applied_objects());
-    let old = pods.next().await.context("a watch that goes on")??;
-    api.delete(old.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await?;
+    if pods == Pods::All {
+        let plugins = api.list(&ListParams::default().labels(&of(&DEVICE_PLUGIN)).fields(&on(node))).await?;
+        cluster.label(node, DEVICE_PLUGIN.deploy_label, Some(PAUSED)).await?;
+        for plugin in plugins {
+            let uid = plugin.uid().unwrap_or_default();
+            wait::await_condition(api.clone(), &plugin.name_any(), conditions::is_deleted(&uid)).await?;
+        }
+    }
+    let config = watcher::Config::default().labels(&of(&DRIVER)).fields(&on(node));
+    let mut drivers = std::pin::pin!(watcher(api.clone(), config).default_backoff().applied_objects());
+    let old = drivers.next().await.context("a watch that goes on")??;
+    api.delete(&old.name_any(), &DeleteParams::default()).await?;
     loop {
-        let pod = pods.next().await.context("a watch that goes on")??;
+        let pod = drivers.next().await.context("a watch that goes on")??;
         if pod.metadata.uid != old.metadata.uid && is_ready(&pod) {
             break;
         }
     }
+    if pods == Pods::All {
+        cluster.label(node, DEVICE_PLUGIN.deploy_label, Some("true")).await?;
+    }
     wait::await_condition(cluster.all::<Node>(), node, |node: Option<&Node>| node.is_some_and(has_npus)).await?;
     Ok(())
+}
+
+/// A selector of a component's pods.
+fn of(component: &Component) -> String {
+    format!("app.kubernetes.io/name={}", component.operand)
+}
+
+/// A selector of a node's pods.
+fn on(node: &str) -> String {
+    format!("spec.nodeName={node}")
 }

@@ -7,9 +7,11 @@ use super::tables::figures;
 use crate::measure::Run;
 
 const INTRODUCTION: &str = "\
-A run each, of simulated machines with 8 NPUs whose driver takes 2 s to load, without pods that use NPUs. The floor is the same pods\n\
-replaced by a raw client that does nothing else, as many at once, until the new pod is ready and the NPUs are allocatable; it is taken\n\
-before and after. A write to the node is counted whoever of ours sent it: driver controller and node-labeler.\n\n";
+A run each, of simulated machines with 8 NPUs whose driver takes 2 s to load, without pods that use NPUs. The floor is the pods that an\n\
+upgrade restarts, restarted in the same order by a raw client that does nothing else: the device plugin stops, the driver's pod is\n\
+replaced, the device plugin starts, NPUs are allocatable; the first node alone, then as many at once. It is taken before and after.\n\
+Below it are the drivers' pods alone: as many at once from the start, and the device plugin stays. A write to the node is counted\n\
+whoever of ours sent it: driver controller and node-labeler.\n\n";
 
 /// Of 200 nodes, 20 at once, on the same kind of test bed on 2026-11-23, other machine load.
 const PEERS: &str = "\
