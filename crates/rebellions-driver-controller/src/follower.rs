@@ -6,7 +6,7 @@ use std::sync::Arc;
 use accelerator_runtime::{Ended, Retries, Shared, Source, Task, View};
 use k8s_openapi::api::core::v1;
 use kube::{Client, Resource};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::pods::{Pod, PodName};
 
@@ -16,11 +16,15 @@ impl View for Pod {
     }
 }
 
+/// Lists in flight at once. A list is held as a whole while it is read, a watch event by event.
+const LISTS_IN_FLIGHT: usize = 8;
+
 /// The pods of some nodes.
 #[allow(missing_debug_implementations, reason = "a client has none")]
 pub struct Follower {
     client: Client,
     changed: Arc<Notify>,
+    lists: Arc<Semaphore>,
     nodes: BTreeMap<String, Followed>,
 }
 
@@ -39,7 +43,7 @@ impl Follower {
     /// Follows no node so far. `changed` is notified after each change.
     #[must_use]
     pub fn new(client: Client, changed: Arc<Notify>) -> Self {
-        Self { client, changed, nodes: BTreeMap::new() }
+        Self { client, changed, lists: Arc::new(Semaphore::new(LISTS_IN_FLIGHT)), nodes: BTreeMap::new() }
     }
 
     /// Follows these nodes and no others.
@@ -49,7 +53,8 @@ impl Follower {
             if !self.nodes.contains_key(name) {
                 let known = Shared::new(Known { is_listed: false, pods: BTreeMap::new() });
                 let pods = Source::all::<v1::Pod>(self.client.clone()).fields(&format!("spec.nodeName={name}"));
-                let task = Task::spawn(keep_current(pods, known.clone(), Arc::clone(&self.changed)));
+                let (lists, changed) = (Arc::clone(&self.lists), Arc::clone(&self.changed));
+                let task = Task::spawn(keep_current(pods, known.clone(), lists, changed));
                 self.nodes.insert(name.clone(), Followed { known, _task: task });
             }
         }
@@ -66,11 +71,13 @@ impl Follower {
 }
 
 /// Lists and watches for ever.
-async fn keep_current(source: Source, known: Shared<Known>, changed: Arc<Notify>) {
+async fn keep_current(source: Source, known: Shared<Known>, lists: Arc<Semaphore>, changed: Arc<Notify>) {
     let mut retries = Retries::of("pods");
     loop {
         let mut listed = BTreeMap::new();
+        let permit = lists.acquire().await;
         let version = source.list(|pod: Pod| drop(listed.insert(pod.full_name(), Arc::new(pod)))).await;
+        drop(permit);
         let mut version = match version {
             Ok(version) => version,
             Err(error) => {

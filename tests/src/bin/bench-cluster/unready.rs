@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use accelerator_api::contract::{COMPONENTS, Component};
+use accelerator_api::contract::{COMPONENTS, Component, DRIVER};
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -36,10 +36,12 @@ const UNREADY: &str = "sim.test/unready";
 /// One pod, and then 500 (at most half of them): a first look, and the minute after it in which nothing changes.
 pub async fn unready(bench: &mut Bench, nodes: usize, run: &mut Run) -> anyhow::Result<()> {
     say("6. Pods of one component that are not ready: one, and then 500");
-    let component = COMPONENTS.iter().find(|one| run.components.first().is_some_and(|first| first == one.name));
-    let component = component.context("no such component")?;
+    // The driver's pods are in a DaemonSet per pool; the others stand for each other.
+    let component =
+        COMPONENTS.iter().find(|one| one.name != DRIVER.name && run.components.iter().any(|name| name == one.name));
+    let component = component.context("a component besides the driver has to be rolled out")?;
     let pods = bench.cluster.namespaced::<Pod>(OPERANDS);
-    let own = ListParams::default().labels(&format!("name={}", component.operand));
+    let own = ListParams::default().labels(&format!("app.kubernetes.io/name={}", component.operand));
     let names = pods.list_metadata(&own).await?.items.into_iter().filter_map(|pod| pod.metadata.name);
     let names: Vec<_> = names.collect();
     for (what, count) in [(ONE, 1), (MANY, 500.min(nodes / 2))] {
