@@ -98,7 +98,7 @@ impl History {
     #[must_use]
     pub fn next(before: Option<&Self>, asked: Install, is_current_good: bool) -> Self {
         let Some(before) = before else { return Self { current: asked, ..Self::default() } };
-        if before.rolled_back.as_ref() == Some(&asked.digest())
+        if before.has_given_up(&asked)
             && let Some(last_good) = &before.last_good
         {
             return Self { current: last_good.clone(), ..before.clone() };
@@ -108,6 +108,12 @@ impl History {
             if has_changed && is_current_good { Some(before.current.clone()) } else { before.last_good.clone() };
         let last_good = last_good.filter(|one| one.digest() != asked.digest());
         Self { current: asked, last_good, rolled_back: None }
+    }
+
+    /// Whether what the spec asks for has been given up.
+    #[must_use]
+    pub fn has_given_up(&self, asked: &Install) -> bool {
+        self.last_good.is_some() && self.rolled_back.as_ref() == Some(&asked.digest())
     }
 
     /// The same after what the spec asks for has been given up; `None` when there is nothing to go back to.

@@ -45,7 +45,7 @@ pub struct NodeView {
     pub arch: Option<String>,
     /// NPU families by discovery's labels, such as `atom`.
     pub families: Vec<String>,
-    /// The value of [`accelerator_api::contract::DRIVER_POOL_LABEL`].
+    /// The value of [`accelerator_api::contract::DRIVER_POOL_LABEL`]. With an empty one no DaemonSet selects the node.
     pub pool: Option<String>,
     /// Where its upgrade stands, by its label.
     pub state: Option<State>,
@@ -112,7 +112,7 @@ impl NodeView {
             os: discovered_os.or_else(|| os::of_image(&info.os_image)),
             arch: given(&info.architecture),
             families: families(&labels),
-            pool: labels.get(DRIVER_POOL_LABEL).and_then(given),
+            pool: labels.get(DRIVER_POOL_LABEL).cloned(),
             state: labels.get(DRIVER_UPGRADE_STATE_LABEL).and_then(|value| State::parse(value)),
             record: annotations.get(DRIVER_UPGRADE_ANNOTATION).and_then(|text| Record::parse(text)),
             is_skipped: is_true(&labels, DRIVER_UPGRADE_SKIP_LABEL),

@@ -3,7 +3,7 @@
 mod assign;
 mod changes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use accelerator_api::contract::DRIVER;
 use accelerator_api::{DriverSpec, Reason};
@@ -50,6 +50,16 @@ pub struct Existing {
     pub pool: Option<String>,
     /// What it installs.
     pub history: History,
+    /// Whether it is being deleted: it neither makes nor ends pods any more, and one whose pods run on is there until each of them
+    /// has been told, which takes minutes where there are thousands.
+    pub is_ending: bool,
+}
+
+/// What the DaemonSets that exist install, by pool, but for those that are being deleted.
+#[must_use]
+pub fn installed(existing: &[Existing]) -> BTreeMap<Option<String>, String> {
+    let kept = existing.iter().filter(|one| !one.is_ending);
+    kept.map(|one| (one.pool.clone(), one.history.current.digest())).collect()
 }
 
 impl Existing {
@@ -58,8 +68,12 @@ impl Existing {
     pub fn of(live: &DaemonSet) -> Option<Self> {
         let name = live.name_any();
         let pool = name.strip_prefix(&prefix()).map(str::to_owned);
-        (pool.is_some() || name == DRIVER.operand)
-            .then(|| Self { pool, history: History::of(live).unwrap_or_default() })
+        let is_ending = live.metadata.deletion_timestamp.is_some();
+        (pool.is_some() || name == DRIVER.operand).then(|| Self {
+            pool,
+            history: History::of(live).unwrap_or_default(),
+            is_ending,
+        })
     }
 }
 
@@ -156,34 +170,63 @@ pub fn pools(request: Option<&Request>, nodes: &[&NodeView], pods: &[&DriverPod]
         };
         pools.targets.insert(node.name.clone(), target);
     }
-    for (key, nodes) in members {
-        let image =
-            request.map_or(Ok(String::new()), |request| request.image.image(|variable| key.value(variable).into()));
-        let target = match image {
-            Err(why) => Target::Unknown(Reason::DriverImageMissing, why),
-            Ok(image) => {
-                let install = request.map(|request| Install { image, ..request.install.clone() }).unwrap_or_default();
-                pools.wanted.push(pool(key, install, nodes.clone(), pods, existing));
-                let pool = &pools.wanted[pools.wanted.len() - 1];
-                Target::Install { pool: pool.name.clone(), digest: pool.digest.clone() }
-            }
-        };
-        pools.targets.extend(nodes.into_iter().map(|node| (node, target.clone())));
+    if let Some(request) = request {
+        pools.add(request, members, pods, existing);
     }
     pools.removals = changes::removals(request, &pools.wanted, nodes, pods, existing);
     (pools.moves, pools.leftovers) = changes::moves(&pools, nodes, pods, existing);
     pools
 }
 
-fn pool(key: PoolKey, asked: Install, nodes: Vec<String>, pods: &[&DriverPod], existing: &[Existing]) -> Pool {
-    let name = key.name();
-    let before = existing.iter().find(|one| one.pool == name).map(|one| &one.history);
+impl Request {
+    /// What is installed on the nodes of a pool, or why that cannot be.
+    fn asked(&self, key: &PoolKey) -> Result<Install, String> {
+        let image = self.image.image(|variable| key.value(variable).into())?;
+        Ok(Install { image, ..self.install.clone() })
+    }
+}
+
+impl Pools {
+    /// Adds the pools of these nodes. What was given up for one pool is given up for all: a controller that ended between the writes of
+    /// two DaemonSets would else leave the second with what failed.
+    fn add(
+        &mut self,
+        request: &Request,
+        members: BTreeMap<PoolKey, Vec<String>>,
+        pods: &[&DriverPod],
+        existing: &[Existing],
+    ) {
+        let before: HashMap<_, _> = existing.iter().map(|one| (one.pool.clone(), &one.history)).collect();
+        let has_given_up = |key: &PoolKey| {
+            let before = before.get(&key.name());
+            before.zip(request.asked(key).ok()).is_some_and(|(before, asked)| before.has_given_up(&asked))
+        };
+        let is_given_up = members.keys().any(has_given_up);
+        for (key, nodes) in members {
+            let target = match request.asked(&key) {
+                Err(why) => Target::Unknown(Reason::DriverImageMissing, why),
+                Ok(asked) => {
+                    let before = before.get(&key.name()).map(|before| (*before).clone());
+                    let fails = before.as_ref().filter(|before| is_given_up && before.current == asked);
+                    let before = fails.and_then(History::roll_back).or(before);
+                    let pool = pool(key, asked, nodes.clone(), pods, before.as_ref());
+                    let target = Target::Install { pool: pool.name.clone(), digest: pool.digest.clone() };
+                    self.wanted.push(pool);
+                    target
+                }
+            };
+            self.targets.extend(nodes.into_iter().map(|node| (node, target.clone())));
+        }
+    }
+}
+
+fn pool(key: PoolKey, asked: Install, nodes: Vec<String>, pods: &[&DriverPod], before: Option<&History>) -> Pool {
     let is_good = before.is_some_and(|before| {
         let current = before.current.digest();
         pods.iter().any(|pod| pod.is_ready && pod.install == current)
     });
     let history = History::next(before, asked, is_good);
-    Pool { key, name, digest: history.current.digest(), history, nodes }
+    Pool { name: key.name(), key, digest: history.current.digest(), history, nodes }
 }
 
 #[cfg(test)]

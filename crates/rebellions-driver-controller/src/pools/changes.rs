@@ -37,6 +37,7 @@ pub(super) fn moves(
     let removed: BTreeSet<_> = pools.removals.iter().map(|removal| removal.name.as_str()).collect();
     let kept = existing
         .iter()
+        .filter(|one| !one.is_ending)
         .map(|one| &one.pool)
         .filter(|pool| !removed.contains(daemon_set_name(pool.as_deref()).as_str()));
     let served: BTreeSet<_> = pools.wanted.iter().map(|pool| &pool.name).chain(kept).collect();

@@ -128,7 +128,11 @@ impl Cluster {
         }
         for pool in &pools.wanted {
             self.daemon_sets.retain(|one| one.pool != pool.name);
-            self.daemon_sets.push(Existing { pool: pool.name.clone(), history: pool.history.clone() });
+            self.daemon_sets.push(Existing {
+                pool: pool.name.clone(),
+                history: pool.history.clone(),
+                is_ending: false,
+            });
         }
         // What it did is seen by the DaemonSet controller before a kubelet does anything that takes longer.
         self.daemons();

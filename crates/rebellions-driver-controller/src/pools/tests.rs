@@ -58,7 +58,8 @@ fn pod(node: &str, pool: Option<&str>, image: &str) -> DriverPod {
 }
 
 fn existing(pool: Option<&str>, image: &str) -> Existing {
-    Existing { pool: pool.map(str::to_owned), history: History { current: install(image), ..History::default() } }
+    let history = History { current: install(image), ..History::default() };
+    Existing { pool: pool.map(str::to_owned), history, is_ending: false }
 }
 
 fn decide(request: Option<&Request>, nodes: &[NodeView], pods: &[DriverPod], existing: &[Existing]) -> Pools {
@@ -124,9 +125,45 @@ fn after_a_rollback_the_pool_installs_what_it_did_before() {
     let asked = install("r.io/d:3.0.0-5.15.0-130-generic-ubuntu22.04");
     let good = install("r.io/d:2-5.15.0-130-generic-ubuntu22.04");
     let history = History { current: good.clone(), last_good: Some(good.clone()), rolled_back: Some(asked.digest()) };
-    let live = [Existing { pool: Some(GENERIC_POOL.into()), history: history.clone() }];
+    let live = [Existing { history: history.clone(), ..existing(Some(GENERIC_POOL), "") }];
     let pools = decide(Some(&per_kernel()), &nodes, &[], &live);
     assert_eq!((&pools.wanted[0].history, &pools.wanted[0].digest), (&history, &good.digest()));
+}
+
+/// The controller was ended after it had written the first pool's DaemonSet back.
+#[test]
+fn a_rollback_that_was_cut_off_between_two_pools_is_completed() {
+    let nodes = [node("a", GENERIC, Some(GENERIC_POOL)), node("b", OEM, Some(OEM_POOL))];
+    let (asked, good) =
+        (|tail: &str| install(&format!("r.io/d:3.0.0-{tail}")), |tail: &str| install(&format!("r.io/d:2-{tail}")));
+    let worked = |pool: &str, tail: &str| {
+        let history = History { current: asked(tail), last_good: Some(good(tail)), rolled_back: None };
+        Existing { history, ..existing(Some(pool), "") }
+    };
+    let (generic, oem) = ("5.15.0-130-generic-ubuntu22.04", "6.8.0-60-oem-ubuntu22.04");
+    let mut live = [worked(GENERIC_POOL, generic), worked(OEM_POOL, oem)];
+    let images = |live: &[Existing]| {
+        let pools = decide(Some(&per_kernel()), &nodes, &[], live);
+        pools.wanted.into_iter().map(|pool| pool.history.current).collect::<Vec<_>>()
+    };
+    assert_eq!(images(&live), [asked(generic), asked(oem)], "nothing was given up");
+    live[0].history = live[0].history.roll_back().expect("something to go back to");
+    assert_eq!(images(&live), [good(generic), good(oem)]);
+    live[1].history.last_good = None;
+    assert_eq!(images(&live), [good(generic), asked(oem)], "nothing to go back to");
+}
+
+/// Kubernetes goes through all its pods before it is gone, and ends none of them meanwhile.
+#[test]
+fn a_daemon_set_that_is_being_deleted_ends_no_pod_and_installs_nothing() {
+    let nodes = [node("n", GENERIC, None)];
+    let old = DriverPod { kernel: Some(OEM.into()), ..pod("n", None, "r.io/d:mine") };
+    let ending = Existing { is_ending: true, ..existing(None, "r.io/d:mine") };
+    let live = [ending, existing(Some(GENERIC_POOL), "r.io/d:3.0.0")];
+    let pools = decide(Some(&per_kernel()), &nodes, &[old], &live);
+    assert_eq!(moves(&pools), []);
+    assert_eq!(pools.leftovers.len(), 1, "nobody else ends it");
+    assert_eq!(installed(&live).into_keys().collect::<Vec<_>>(), [Some(GENERIC_POOL.to_owned())]);
 }
 
 /// Two architectures with one kernel string, two families, and one image for all of them.
