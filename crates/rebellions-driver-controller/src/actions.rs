@@ -134,7 +134,7 @@ impl Actor {
     fn take(&mut self, answer: Answer, now: Timestamp) -> Option<Instant> {
         match answer {
             Answer::Patched { node, view: Ok(view), tell } => {
-                self.past.patched(&node);
+                let again = self.past.patched(&node, Instant::now());
                 self.measure(&node, &view, now);
                 if let Some(tell) = tell {
                     self.publish(&view, tell);
@@ -143,7 +143,7 @@ impl Actor {
                 if view.carries_deploy_label {
                     self.nodes.with(|store| store.answered(&node, *view));
                 }
-                None
+                Some(again)
             }
             Answer::Patched { node, view: Err(error), .. } => Some(self.not_patched(&node, &error)),
             Answer::Evicted { uid, refusal } => {

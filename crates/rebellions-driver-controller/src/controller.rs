@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use accelerator_api::contract::{Component, DRIVER};
 use accelerator_api::{AcceleratorConfigStatus, Reason, Rebellions, condition_types};
-use accelerator_operand::{Observation, Outcome, Report, present};
+use accelerator_operand::{Observation, Outcome, Report};
 use accelerator_runtime::{Extension, Layout, Options, Runtime, Shared, Stance, chain, now};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::jiff::Timestamp;
@@ -30,18 +30,15 @@ use crate::node::{Node, NodeView};
 use crate::pods::{DriverPod, Pod};
 use crate::policy::Policy;
 use crate::pool_status::statuses;
-use crate::pools::{Existing, Pools, Request};
+use crate::pools::{self, Existing, Pools, Request};
 use crate::seen::Counted;
 use crate::standing::{self, Counts, Upgrades};
 use crate::strays::Strays;
-use crate::upgrade::{Blocked, Summary};
+use crate::upgrade::Summary;
+use crate::upgrade_report::{Context, ROLLED_BACK, add_upgrade};
 
 /// When to ask again for what a plan cannot do without.
 const UNANSWERED: Duration = Duration::from_secs(2);
-
-/// What is said as long as the spec asks for a driver that was rolled back.
-const ROLLED_BACK: &str = "the driver that the AcceleratorConfig asks for failed on more nodes than driver.upgradePolicy.failureThreshold \
-                           allows, and was rolled back to the last one that worked; ask for another one";
 
 /// What the driver's controller does beyond keeping DaemonSets.
 #[allow(missing_debug_implementations, reason = "a client has none")]
@@ -68,7 +65,8 @@ pub struct Driver {
     is_preinstalled: bool,
     rollback: Rollback,
     upgrades: bool,
-    summary: Summary,
+    /// As of the last plan, if one has been made.
+    summary: Option<Summary>,
     is_trouble_told: bool,
 }
 
@@ -114,7 +112,7 @@ impl Driver {
             is_preinstalled: false,
             rollback: Rollback::default(),
             upgrades: false,
-            summary: Summary::default(),
+            summary: None,
             is_trouble_told: false,
         }
     }
@@ -145,7 +143,7 @@ impl Extension for Driver {
         self.is_preinstalled = section.is_preinstalled();
         let request = if self.is_preinstalled { None } else { Request::of(section, &wanted) };
         let mut existing: Vec<_> = live.iter().filter_map(|live| Existing::of(live)).collect();
-        self.installed = existing.iter().map(|one| (one.pool.clone(), one.history.current.digest())).collect();
+        self.installed = pools::installed(&existing);
         if self.rollback.is_wanted {
             for one in &mut existing {
                 if let Some(back) = one.history.roll_back() {
@@ -217,7 +215,7 @@ impl Extension for Driver {
         if let Stance::Wanted(config, _) = stance {
             self.news.tell(config, &plan.summary, self.rollback.is_written, runtime);
         }
-        self.summary = plan.summary;
+        self.summary = Some(plan.summary);
         let rolls_back = std::mem::replace(&mut self.rollback.is_wanted, plan.roll_back);
         let again = (plan.roll_back && !rolls_back).then(Instant::now);
         let due = plan.due.map(|due| Instant::now() + Duration::try_from(due.duration_since(now)).unwrap_or_default());
@@ -225,8 +223,9 @@ impl Extension for Driver {
     }
 
     fn refine(&self, outcome: Outcome) -> Outcome {
-        let summary = &self.summary;
-        let progress = summary.blocked.as_ref().map(|(_, why)| why).or(summary.progressing.as_ref());
+        let summary = self.summary.as_ref();
+        let blocked = summary.and_then(|summary| summary.blocked.as_ref()).map(|(_, why)| why);
+        let progress = blocked.or(summary.and_then(|summary| summary.progressing.as_ref()));
         let upgrades = Upgrades {
             are_on: self.upgrades,
             progress: progress.map(String::as_str),
@@ -248,24 +247,14 @@ impl Extension for Driver {
         let pods = references(&self.seen.pods);
         let counts = Counts::of(&self.pools, &pods);
         // As a DaemonSet counts, which leaves out nodes that a taint keeps its pods off: node-labeler finds those by the difference.
-        let has_daemon_set = self.installed.contains_key(&None);
-        let orphans = pods.iter().filter(|pod| !has_daemon_set && pod.pool.is_none() && !pod.is_terminating).count();
+        let has_common = self.basis.as_ref().is_some_and(Basis::has_common);
+        let orphans = pods.iter().filter(|pod| !has_common && pod.pool.is_none() && !pod.is_terminating).count();
         report.entry.desired += i64::try_from(orphans).unwrap_or(i64::MAX);
         report.entry.updated = counts.updated;
         report.entry.ready = counts.ready;
         report.entry.pools = statuses(&self.pools, &pods);
-        report.entry.upgrade = Some(self.summary.status());
-        let mut say = |kind: &str, reason: &str, message: &str| {
-            report.further.push(present(previous.condition(kind), kind, reason, message, generation, now));
-        };
-        if self.rollback.is_written {
-            say(condition_types::DRIVER_UPGRADE_BLOCKED, Blocked::FailureThresholdExceeded.as_str(), ROLLED_BACK);
-        } else if let Some((reason, why)) = &self.summary.blocked {
-            say(condition_types::DRIVER_UPGRADE_BLOCKED, reason.as_str(), why);
-        }
-        if let Some(what) = &self.summary.progressing {
-            say(condition_types::DRIVER_UPGRADE_PROGRESSING, Reason::UpgradeProgressing.as_str(), what);
-        }
+        let context = Context { previous, generation, now };
+        add_upgrade(report, self.summary.as_ref(), self.rollback.is_written, context);
     }
 
     fn on_leadership_lost(&mut self) {
@@ -275,6 +264,8 @@ impl Extension for Driver {
         self.jobs_gone.clear();
         self.news = News::default();
         self.rollback = Rollback::default();
+        self.summary = None;
+        self.metrics.forget_nodes();
     }
 }
 

@@ -23,6 +23,7 @@ pub mod selector;
 pub mod standing;
 pub mod strays;
 pub mod upgrade;
+pub mod upgrade_report;
 
 use accelerator_api::contract;
 use accelerator_operand::Operand;

@@ -62,6 +62,11 @@ impl UpgradeMetrics {
         }
     }
 
+    /// Another replica leads, and tells.
+    pub fn forget_nodes(&self) {
+        self.nodes.clear();
+    }
+
     /// A node has left a state after so many seconds.
     pub fn left(&self, state: State, seconds: f64) {
         self.phases.get_or_create(&ByState { state: state.as_str() }).observe(seconds);
@@ -70,5 +75,27 @@ impl UpgradeMetrics {
     /// An eviction was refused.
     pub fn eviction_refused(&self) {
         self.refused.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::registry::Registry;
+
+    /// Two replicas would count each node twice.
+    #[test]
+    fn who_leads_no_longer_tells_no_nodes() {
+        let (metrics, mut registry) = (UpgradeMetrics::default(), Registry::default());
+        registry.register("nodes", "Nodes", metrics.nodes.clone());
+        let told = |registry: &Registry| {
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, registry).expect("text");
+            text.lines().filter(|line| line.starts_with("nodes{")).count()
+        };
+        metrics.nodes(&Counts::default());
+        assert_eq!(told(&registry), 8);
+        metrics.forget_nodes();
+        assert_eq!(told(&registry), 0);
     }
 }

@@ -18,7 +18,7 @@ pub trait Extension {
     /// Which DaemonSets of the operands' namespace are the component's.
     fn selector(&self, component: &Component) -> ListParams;
 
-    /// The types of the conditions that [`Self::complete`] may add to a report.
+    /// The types of the conditions that [`Self::complete`] may add to a report, in the order in which it does.
     fn condition_types(&self) -> &'static [&'static str];
 
     /// The DaemonSets that are wanted in place of the one that the settings ask for; `None` as long as that is not known.

@@ -1,7 +1,7 @@
 //! Our entries in every AcceleratorConfig's status, and the events about what became of the component.
 
 use accelerator_api::contract::Component;
-use accelerator_api::{ObservedConfig, Reason, active_first, condition_types};
+use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Reason, active_first, condition_types};
 use accelerator_operand::{Outcome, Parts, Report, ReportContext, report};
 use accelerator_process::clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -74,8 +74,7 @@ impl<E: Extension> Controller<E> {
         let component = self.component();
         let entry = config.status.component(component.operand);
         let condition = config.status.condition(component.condition_type);
-        let is_further = |one: &&Condition| self.extension.condition_types().contains(&one.type_.as_str());
-        let further: Vec<_> = config.status.conditions.iter().filter(is_further).collect();
+        let further = further(&config.status, self.extension.condition_types());
         let is_there = entry.is_some() || condition.is_some() || !further.is_empty();
         is_there.then_some((entry, condition, further))
     }
@@ -133,6 +132,11 @@ impl<E: Extension> Controller<E> {
     }
 }
 
+/// The conditions of these types, in the order in which a report has them. A status keeps them in the order in which they came.
+fn further<'a>(status: &'a AcceleratorConfigStatus, types: &[&str]) -> Vec<&'a Condition> {
+    types.iter().filter_map(|kind| status.condition(kind)).collect()
+}
+
 /// The most urgent of what a report says anew.
 fn urgency(config: &ObservedConfig, report: &Report) -> Urgency {
     let told = |one: &Condition| Urgency::of(config.status.condition(&one.type_), one);
@@ -171,5 +175,24 @@ fn has_observed(config: &ObservedConfig, observed: Option<i64>, manager: &str) -
 impl<E: Extension> Controller<E> {
     pub(super) fn component(&self) -> &'static Component {
         self.template.component()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_that_came_in_another_order_are_none_to_write_again() {
+        let condition = |kind: &str| {
+            serde_json::from_value::<Condition>(json!({
+            "type": kind, "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"
+        })).expect("a condition")
+        };
+        let mut status = AcceleratorConfigStatus::default();
+        status.conditions.extend(["Progressing", "Ready", "Blocked"].map(condition));
+        let found: Vec<_> =
+            further(&status, &["Blocked", "Progressing"]).iter().map(|one| one.type_.as_str()).collect();
+        assert_eq!(found, ["Blocked", "Progressing"]);
     }
 }

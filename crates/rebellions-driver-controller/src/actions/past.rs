@@ -116,9 +116,10 @@ impl Past {
         now + DELETE_AGAIN
     }
 
-    /// A node was written.
-    pub(super) fn patched(&mut self, node: &str) {
+    /// A node was written. Returns when to look again: what the answer told already, no watch event is news of.
+    pub(super) fn patched(&mut self, node: &str, now: Instant) -> Instant {
         self.failing.remove(node);
+        now
     }
 
     /// A node was not written. `random` is from 0 to 1. Returns when to ask again, and whether there is news in why.
@@ -217,7 +218,7 @@ mod tests {
         assert!(!is_news && second - first > first - now);
         assert_eq!(past.turn(&patch("n"), first), Turn::At(second));
         assert!(past.unread().is_empty(), "it is known that it was not written");
-        past.patched("n");
+        assert_eq!(past.patched("n", first), first, "the next step is due");
         assert_eq!(past.turn(&patch("n"), first), Turn::Now);
     }
 

@@ -28,6 +28,13 @@ pub(super) struct Basis {
     changes: Option<(u64, u64)>,
 }
 
+impl Basis {
+    /// Whether there is a DaemonSet of all nodes, which counts its pods itself, also while it is being deleted.
+    pub(super) fn has_common(&self) -> bool {
+        self.existing.iter().any(|one| one.pool.is_none())
+    }
+}
+
 impl Driver {
     /// Nodes and pods as they are now; `None` as long as they have not been listed.
     pub(super) fn see(&mut self) -> Option<Seen> {
@@ -54,21 +61,26 @@ impl Driver {
 
     /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
     pub(super) async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
-        let mut read = self.strays.look(present).await?;
-        for name in self.actor.unread() {
-            match self.strays.read(&name).await? {
-                Some(node) => read.push(node),
+        for node in self.strays.look(present).await? {
+            self.take_over(node);
+        }
+        let (read, outcome) = read_each(self.actor.unread(), async |name| self.strays.read(name).await).await;
+        for (name, node) in read {
+            match node {
+                Some(node) => self.take_over(node),
                 None => self.strays.gone(&name),
             }
             self.actor.read(&name);
         }
-        for node in read {
-            self.strays.answered(node.clone());
-            if node.carries_deploy_label {
-                self.nodes.with(|store| store.answered(&node.name.clone(), node));
-            }
+        outcome
+    }
+
+    /// Takes over a node that was read, which may be newer than what the watch has shown.
+    fn take_over(&mut self, node: NodeView) {
+        self.strays.answered(node.clone());
+        if node.carries_deploy_label {
+            self.nodes.with(|store| store.answered(&node.name.clone(), node));
         }
-        Ok(())
     }
 
     /// The pods of nodes that are followed, sorted by what has to become of them.
@@ -92,5 +104,32 @@ impl Driver {
             self.jobs_gone.entry(node.clone()).or_insert(now);
         }
         Ok(sorted)
+    }
+}
+
+/// Reads each of these until one cannot be read. What was read by then is returned in any case: it is not read again.
+async fn read_each<T, E>(
+    names: Vec<String>,
+    read: impl AsyncFn(&str) -> Result<T, E>,
+) -> (Vec<(String, T)>, Result<(), E>) {
+    let mut found = vec![];
+    for name in names {
+        match read(&name).await {
+            Ok(one) => found.push((name, one)),
+            Err(error) => return (found, Err(error)),
+        }
+    }
+    (found, Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_is_kept_when_the_next_cannot_be() {
+        let names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let read = read_each(names, async |name| if name == "b" { Err("down") } else { Ok(name.len()) }).await;
+        assert_eq!(read, (vec![("a".to_owned(), 1)], Err("down")));
     }
 }

@@ -15,7 +15,7 @@ pub const EVICTION_RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// read, before the next plan is made, and a process that begins to lead reads first what its predecessor wrote last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpgradePlan {
-    /// What to do. All of it may be done at once, except that what one node is named in twice is done in this order.
+    /// What to do. All of it may be done at once.
     pub actions: Vec<Action>,
     /// Nodes whose pods have to be followed.
     pub follow: Vec<String>,
