@@ -5,6 +5,7 @@ mod adoption;
 mod crash;
 mod interference;
 mod labeler;
+mod moves;
 mod rollout;
 mod trouble;
 

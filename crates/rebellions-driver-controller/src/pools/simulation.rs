@@ -92,16 +92,17 @@ impl Cluster {
         self.pods.iter_mut().filter(|pod| pod.node == *name).for_each(|pod| pod.is_terminating = true);
     }
 
-    /// As the upgrade does: the label first, so that the pod that comes is the right one's.
+    /// As the upgrade does: a pod that has to go is ended, by leaving its pool where a DaemonSet would make it anew.
     fn upgrade(&mut self, node: usize) {
         let targets = self.decide().targets;
         let Some(Target::Install { pool, digest }) = targets.get(&self.nodes[node].name) else { return };
         let name = self.nodes[node].name.clone();
         if self.pods.iter().any(|pod| pod.node == name && pod.install != *digest) {
+            let installed = installed(&self.daemon_sets);
+            let is_orphan = self.pods.iter().any(|pod| pod.node == name && !installed.contains_key(&pod.pool));
             self.end_pods(node);
-            // A pod that nobody makes anew has to be gone before another DaemonSet serves the node.
-            if self.pods.iter().all(|pod| pod.node != name || pod.pool.is_some() || pool.is_none()) {
-                self.nodes[node].pool.clone_from(pool);
+            if self.nodes[node].pool != *pool && !is_orphan {
+                self.nodes[node].pool = Some(String::new());
             }
         }
     }
@@ -118,8 +119,15 @@ impl Cluster {
         }
         for removal in &pools.removals {
             let pool = removal.name.strip_prefix("rebellions-driver-");
-            self.daemon_sets.retain(|one| one.pool.as_deref() != pool);
-            if !removal.keeps_pods {
+            if removal.keeps_pods {
+                // It is there until Kubernetes has gone through its pods.
+                self.daemon_sets
+                    .iter_mut()
+                    .filter(|one| one.pool.as_deref() == pool)
+                    .for_each(|one| one.is_ending = true);
+            } else {
+                self.daemon_sets.retain(|one| one.pool.as_deref() != pool);
+
                 self.pods
                     .iter_mut()
                     .filter(|pod| pod.pool.as_deref() == pool)
@@ -127,6 +135,9 @@ impl Cluster {
             }
         }
         for pool in &pools.wanted {
+            if self.daemon_sets.iter().any(|one| one.pool == pool.name && one.is_ending) {
+                continue;
+            }
             self.daemon_sets.retain(|one| one.pool != pool.name);
             self.daemon_sets.push(Existing {
                 pool: pool.name.clone(),
@@ -139,13 +150,14 @@ impl Cluster {
     }
 
     fn daemons(&mut self) {
-        for daemon_set in &self.daemon_sets {
+        for daemon_set in self.daemon_sets.iter().filter(|one| !one.is_ending) {
             for node in &self.nodes {
                 let is_selected = node.deploys_driver && node.pool == daemon_set.pool;
                 let is_its = |pod: &DriverPod| pod.node == node.name && pod.pool == daemon_set.pool;
                 if !is_selected {
                     self.pods.iter_mut().filter(|pod| is_its(pod)).for_each(|pod| pod.is_terminating = true);
                 } else if !self.pods.iter().any(is_its) {
+                    assert!(!self.pods.iter().any(|pod| is_in_use(pod, node)), "a second driver on {}", node.name);
                     self.made += 1;
                     let is_pool = daemon_set.pool.is_some();
                     self.pods.push(DriverPod {
@@ -167,6 +179,7 @@ impl Cluster {
 
     fn kubelets(&mut self) {
         self.pods.retain(|pod| !pod.is_terminating);
+        self.daemon_sets.retain(|one| !one.is_ending);
         for pod in &mut self.pods {
             (pod.has_begun, pod.is_ready) = (true, true);
         }

@@ -15,6 +15,9 @@ const NPUS_LEAVE: SignedDuration = SignedDuration::from_secs(30);
 /// How much longer than the upgrade the dependents' pause may last: it only ends by itself when this controller is dead.
 const PAUSE_MARGIN: SignedDuration = SignedDuration::from_mins(2);
 
+/// The value of the pool label with which no DaemonSet selects the node.
+const NO_POOL: &str = "";
+
 /// From how many restarts on a driver counts as crashing: with the kubelet's back-off, after five minutes.
 const CRASHES: u32 = 5;
 
@@ -127,7 +130,9 @@ impl Stepper<'_> {
             return Step { follows: true, ..self.limited(record, step) };
         }
         let step = match self.driver_trouble() {
-            Some(Verdict::Wait(Reason::DriverPodMissing)) if self.member.is_to_move() => self.change_pool(record),
+            Some(Verdict::Wait(Reason::DriverPodMissing)) if self.member.is_to_move() => {
+                self.change_pool(record, self.member.pool())
+            }
             Some(trouble) => return self.judge(record, trouble),
             None => self.go(State::Validating, record.clone()),
         };
@@ -189,9 +194,10 @@ impl Stepper<'_> {
         if self.member.allocatable() > 0 && self.now < npus_gone {
             return Step::wait(Reason::NpusLeaving, npus_gone);
         }
-        // What no DaemonSet ends has to be gone before another one makes its pod: two drivers must not meet.
-        if self.member.is_to_move() && !self.member.driver.is_orphan {
-            return self.change_pool(record);
+        // The old pod has to be gone before another DaemonSet makes one: two drivers must not meet. Where a DaemonSet would make it anew,
+        // the node leaves its pool first.
+        if self.member.is_to_move() && !self.member.driver.is_orphan && node.pool.as_deref() != Some(NO_POOL) {
+            return self.change_pool(record, Some(NO_POOL));
         }
         let pod = self.member.driver.leftover.or(self.member.driver.current);
         let delete = pod.map(|pod| {
@@ -201,9 +207,9 @@ impl Stepper<'_> {
         Step { actions: delete.into_iter().collect(), ..Step::wait(Reason::DriverPodTerminating, self.limit(record)) }
     }
 
-    /// Hands the node to its pool's DaemonSet: Kubernetes ends the pod of the other one.
-    fn change_pool(&self, record: &Record) -> Step {
-        let patch = NodePatch::of(self.member.node).pool(self.member.pool());
+    /// Hands the node to a pool's DaemonSet, or takes it from one: Kubernetes ends the pod of that.
+    fn change_pool(&self, record: &Record, pool: Option<&str>) -> Step {
+        let patch = NodePatch::of(self.member.node).pool(pool);
         let patch = patch.continued(State::Restarting, record.clone()).action(None);
         Step { waits: Some(Reason::DriverPodTerminating), ..Step::act(patch) }
     }

@@ -151,6 +151,7 @@ fn a_restarting_node_replaces_its_driver_once_nothing_uses_it() {
     let failed = |reason| ["uncordon, Failed, ", reason, ", resume"].concat();
     let lost = |scene: Scene| scene.node(|node| node.is_ready = false);
     let orphan = |scene: Scene| Scene { is_orphan: true, ..scene }.node(|node| node.pool = None);
+    let in_pool = |scene: Scene, pool: &str| scene.node(|node| node.pool = Some(pool.into()));
     let rows: Vec<(&str, Scene, Vec<String>)> = vec![
         ("pods unknown", Scene { pods: None, ..restarting(0) }, vec![]),
         ("dependents stay", dependents(restarting(4)), vec![]),
@@ -159,7 +160,11 @@ fn a_restarting_node_replaces_its_driver_once_nothing_uses_it() {
         ("the kubelet still reports NPUs", restarting(0).npus(8), vec![]),
         ("the kubelet reports NPUs for ever", restarting(1).npus(8), vec!["delete old-pod".into()]),
         ("free", restarting(0), vec!["delete old-pod".into()]),
-        ("free, and to move", restarting(0).node(|node| node.pool = None), vec!["pool p".into()]),
+        ("free, and to move", restarting(0).node(|node| node.pool = None), vec!["pool ".into()]),
+        ("free, and to move from a pool", in_pool(restarting(0), "other"), vec!["pool ".into()]),
+        ("no DaemonSet ends it any more", in_pool(restarting(0), ""), vec!["delete old-pod".into()]),
+        ("is ending, and to move on", starting(|pod| pod.is_terminating = true)(in_pool(restarting(1), "")), vec![]),
+        ("is gone, and to move on", in_pool(restarting(1), "").driver(&[]), vec!["pool p".into()]),
         ("free, and to move from no DaemonSet", orphan(restarting(0)), vec!["delete old-pod".into()]),
         ("is ending, and to move", starting(|pod| pod.is_terminating = true)(orphan(restarting(1))), vec![]),
         ("is gone, and to move", orphan(restarting(1)).driver(&[]), vec!["pool p".into()]),
