@@ -6,6 +6,7 @@ mod crash;
 mod interference;
 mod labeler;
 mod moves;
+mod refused;
 mod rollout;
 mod trouble;
 

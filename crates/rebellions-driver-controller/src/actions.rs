@@ -2,6 +2,8 @@
 
 mod past;
 
+use std::collections::BTreeMap;
+
 use accelerator_runtime::{EventRequest, Events, Shared, chain, node_reference, random};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,7 +18,7 @@ use crate::metrics::UpgradeMetrics;
 use crate::node::{Node, NodeView};
 use crate::pods::PodName;
 use crate::seen::Counted;
-use crate::upgrade::{Action, Tell};
+use crate::upgrade::{Action, Refusal, Tell};
 
 /// Requests in flight at once.
 const IN_FLIGHT: usize = 16;
@@ -68,6 +70,12 @@ impl Actor {
         self.past.refusal(uid)
     }
 
+    /// Nodes that the API server refuses to write, of those that are still to be written.
+    #[must_use]
+    pub fn refused(&self, now: Timestamp) -> BTreeMap<String, Refusal> {
+        self.past.refused(now, Instant::now())
+    }
+
     /// Nodes that must be read before the next plan: no answer came to a write, or the watch does not show them.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
@@ -90,8 +98,8 @@ impl Actor {
     }
 
     /// Carries out what can be carried out now. Returns when to come back.
-    pub async fn carry_out(&mut self, actions: Vec<Action>, now: Timestamp) -> Option<Instant> {
-        self.past.retain(&actions);
+    pub async fn carry_out(&mut self, actions: Vec<Action>, held_back: &[String], now: Timestamp) -> Option<Instant> {
+        self.past.retain(&actions, held_back);
         let (mut due, mut again) = (vec![], None);
         for action in actions {
             match self.past.turn(&action, Instant::now()) {

@@ -64,6 +64,8 @@ pub struct Driver {
     installed: BTreeMap<Option<String>, String>,
     is_preinstalled: bool,
     rollback: Rollback,
+    /// What the API server says to labels without which nodes get no driver.
+    refused_moves: Option<String>,
     upgrades: bool,
     /// As of the last plan, if one has been made.
     summary: Option<Summary>,
@@ -111,6 +113,7 @@ impl Driver {
             installed: BTreeMap::new(),
             is_preinstalled: false,
             rollback: Rollback::default(),
+            refused_moves: None,
             upgrades: false,
             summary: None,
             is_trouble_told: false,
@@ -201,10 +204,13 @@ impl Extension for Driver {
         }
         let strays: Vec<_> = self.strays.iter().cloned().collect();
         let nodes: Vec<_> = seen.nodes.iter().chain(&strays).collect();
-        let mut plan = self.plan(&policy, &Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, now });
+        let refused = self.actor.refused(now);
+        let sight = Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, refused: &refused, now };
+        let mut plan = self.plan(&policy, &sight);
         self.follower.follow(&plan.follow);
         let actions = self.actions(&mut plan, &nodes);
-        let acted = self.actor.carry_out(actions, now).await;
+        let acted = self.actor.carry_out(actions, &plan.held_back, now).await;
+        self.refused_moves = standing::refused(&self.pools, &self.actor.refused(now));
         for node in self.actor.take_answers() {
             self.strays.answered(node);
         }
@@ -230,6 +236,7 @@ impl Extension for Driver {
             are_on: self.upgrades,
             progress: progress.map(String::as_str),
             rolled_back: self.rollback.is_written.then_some(ROLLED_BACK),
+            refused: self.refused_moves.as_deref(),
         };
         standing::refine(outcome, &self.pools, &references(&self.seen.pods), upgrades)
     }
@@ -264,7 +271,7 @@ impl Extension for Driver {
         self.jobs_gone.clear();
         self.news = News::default();
         self.rollback = Rollback::default();
-        self.summary = None;
+        (self.summary, self.refused_moves) = (None, None);
         self.metrics.forget_nodes();
     }
 }

@@ -93,7 +93,7 @@ fn missing_image(pool: &Pool, by_node: &BTreeMap<&str, &DriverPod>) -> Option<St
 }
 
 /// `a`, `3 nodes: a, b, c` or `4 nodes: a, b, c, …`.
-fn names(nodes: &[&str]) -> String {
+pub(crate) fn names(nodes: &[&str]) -> String {
     if nodes.len() <= 1 {
         return nodes.concat();
     }

@@ -1,12 +1,16 @@
 //! Where the driver stands: what its DaemonSets say of themselves, put right by what is known of nodes and pods. A DaemonSet counts
 //! revisions, and knows neither whether another revision installs another driver nor of pods that it has left behind.
 
+use std::collections::BTreeMap;
+
+use accelerator_api::contract::DRIVER_POOL_LABEL;
 use accelerator_api::{Reason, count};
 use accelerator_operand::{Observation, Outcome};
 
 use crate::pods::DriverPod;
-use crate::pool_status::{problem, running};
+use crate::pool_status::{names, problem, running};
 use crate::pools::{Pools, Target};
+use crate::upgrade::Refusal;
 
 /// Nodes by the driver that they run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,20 @@ pub struct Upgrades<'a> {
     pub progress: Option<&'a str>,
     /// What there is to say when the wanted driver was given up.
     pub rolled_back: Option<&'a str>,
+    /// What there is to say when the API server refuses labels without which nodes get no driver.
+    pub refused: Option<&'a str>,
+}
+
+/// What is to be said of nodes that get no driver because the API server refuses the label of their pool.
+#[must_use]
+pub fn refused(pools: &Pools, refused: &BTreeMap<String, Refusal>) -> Option<String> {
+    let wanted = pools.moves.iter().filter(|change| change.pool.is_some());
+    let nodes: Vec<_> = wanted.filter_map(|change| refused.get_key_value(&change.node)).collect();
+    let words = &nodes.first()?.1.words;
+    let names = names(&nodes.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>());
+    Some(format!(
+        "the API server refuses the label {DRIVER_POOL_LABEL}, without which no driver runs, on {names}: {words}"
+    ))
 }
 
 /// Where the driver stands.
@@ -60,6 +78,13 @@ pub fn refine(outcome: Outcome, pools: &Pools, pods: &[&DriverPod], upgrades: Up
     }
     if let Some((reason, message)) = problem(pools, pods) {
         return Outcome::Observed(Observation { reason, message, needs_attention: true });
+    }
+    if let Some(message) = upgrades.refused {
+        return Outcome::Observed(Observation {
+            reason: Reason::ApplyFailed,
+            message: message.into(),
+            needs_attention: true,
+        });
     }
     let counts = Counts::of(pools, pods);
     let is_settled = matches!(seen.reason, Reason::Ready | Reason::RolloutInProgress | Reason::NoNodesSelected);
@@ -94,6 +119,7 @@ fn rollout(counts: Counts, nodes: &str, upgrades: Upgrades<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pools::Move;
 
     fn pools(nodes: usize) -> Pools {
         let target = Target::Install { pool: None, digest: "new".into() };
@@ -108,7 +134,8 @@ mod tests {
     fn refined(seen: Reason, pods: &[DriverPod], upgrades: bool) -> (Reason, String) {
         let seen = Observation { reason: seen, message: "as seen".into(), needs_attention: false };
         let pods: Vec<_> = pods.iter().collect();
-        let upgrades = Upgrades { are_on: upgrades, progress: upgrades.then_some("1 is under way"), rolled_back: None };
+        let upgrades =
+            Upgrades { are_on: upgrades, progress: upgrades.then_some("1 is under way"), ..Upgrades::default() };
         match refine(Outcome::Observed(seen), &pools(2), &pods, upgrades) {
             Outcome::Observed(seen) => (seen.reason, seen.message),
             other => panic!("{other:?}"),
@@ -142,9 +169,29 @@ mod tests {
         let pods = [pod(0, "new", true), pod(1, "new", true)];
         let pods: Vec<_> = pods.iter().collect();
         let seen = Observation { reason: Reason::Ready, message: String::new(), needs_attention: false };
-        let upgrades = Upgrades { are_on: true, progress: None, rolled_back: Some("given up") };
+        let upgrades = Upgrades { are_on: true, rolled_back: Some("given up"), ..Upgrades::default() };
         let Outcome::Observed(seen) = refine(Outcome::Observed(seen), &pools(2), &pods, upgrades) else { panic!() };
         assert_eq!((seen.reason, seen.message.as_str()), (Reason::RolloutInProgress, "given up"));
+    }
+
+    /// Its DaemonSet does not count it: all that it says is that the others are ready.
+    #[test]
+    fn a_node_whose_label_is_refused_is_not_ready() {
+        let mut pools = pools(2);
+        let refusal = Refusal { words: "a policy says no".into(), retry_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH };
+        let by_node = BTreeMap::from([("n1".to_owned(), refusal)]);
+        assert_eq!(refused(&pools, &by_node), None, "it is to be written for another reason");
+        pools.moves = vec![Move { node: "n1".into(), pool: Some("p".into()) }];
+        let why = refused(&pools, &by_node).expect("something to say");
+        assert_eq!(
+            why,
+            "the API server refuses the label rebellions.ai/npu-driver-pool, without which no driver runs, on n1: a policy says no"
+        );
+        let seen = Observation { reason: Reason::Ready, message: String::new(), needs_attention: false };
+        let upgrades = Upgrades { refused: Some(&why), ..Upgrades::default() };
+        let pod = pod(0, "new", true);
+        let Outcome::Observed(seen) = refine(Outcome::Observed(seen), &pools, &[&pod], upgrades) else { panic!() };
+        assert_eq!((seen.reason, seen.message, seen.needs_attention), (Reason::ApplyFailed, why.clone(), true));
     }
 
     #[test]

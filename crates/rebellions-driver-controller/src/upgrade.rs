@@ -22,7 +22,7 @@ mod tests;
 
 pub use crate::policy::{IntOrPercent, Policy};
 pub use action::{Action, EVICTION_RETRY, Tell, UpgradePlan};
-pub use fleet::{DriverPods, Fleet, Member, Target};
+pub use fleet::{DriverPods, Fleet, Member, Refusal, Target};
 pub use reason::{Blocked, Reason};
 pub use record::Record;
 pub use state::State;
@@ -49,7 +49,14 @@ pub fn plan(fleet: &Fleet<'_>) -> UpgradePlan {
         }
         match claim(open, fleet.now) {
             Claim::Wants(_) | Claim::Held(_) if !fleet.policy.auto_upgrade => teller.switched_off(open),
-            Claim::Wants(candidate) => candidates.push(candidate),
+            Claim::Wants(candidate) => {
+                if let Some(refusal) = open.member.refusal {
+                    plan.held_back.push(open.member.node.name.clone());
+                    at(&mut plan.due, Some(refusal.retry_at).filter(|time| *time > fleet.now));
+                }
+                candidates.push(candidate);
+                continue;
+            }
             Claim::Held(reason) => teller.waiting(open, reason),
             Claim::Later(time) => {
                 teller.waiting(open, Reason::WaitingForTurn);
@@ -57,6 +64,7 @@ pub fn plan(fleet: &Fleet<'_>) -> UpgradePlan {
             }
             Claim::No => teller.not_begun(open),
         }
+        teller.refused(open);
     }
     let (begun, waiting) = begin(candidates, &mut survey, fleet, is_exceeded);
     plan.actions.extend(begun);
@@ -72,8 +80,12 @@ pub fn plan(fleet: &Fleet<'_>) -> UpgradePlan {
 fn steps<'a>(open: Open<'a>, fleet: &Fleet<'a>, teller: &mut Teller<'a>, plan: &mut UpgradePlan) -> bool {
     let step = Stepper { member: open.member, policy: fleet.policy, now: fleet.now }.step(open.stage);
     let is_idle = step.actions.is_empty() && matches!(open.stage, Stage::Idle | Stage::Failed(_));
+    let writes = step.actions.iter().any(|action| matches!(action, Action::Patch { .. }));
     if let Stage::UnderWay(..) = open.stage {
-        teller.under_way(open, step.waits);
+        let refused = open.member.refusal.filter(|_| writes).map(|_| Reason::WriteRefused);
+        teller.under_way(open, refused.or(step.waits));
+    } else if writes {
+        teller.refused(open);
     }
     at(&mut plan.due, step.due);
     if step.follows {

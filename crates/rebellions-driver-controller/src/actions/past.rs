@@ -4,15 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use accelerator_runtime::Backoff;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use crate::upgrade::{Action, EVICTION_RETRY};
+use crate::upgrade::{Action, EVICTION_RETRY, Refusal};
 
 /// When to look again after a write that somebody else's was faster than.
 const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
 /// How long the end of a pod that was deleted is waited for before it is deleted again.
 const DELETE_AGAIN: Duration = Duration::from_secs(10);
+
+/// Where many nodes cannot be written, all of them together are tried so often: each rests for this long, times their number, and
+/// at most for as long as the other says.
+const SPACING: Duration = Duration::from_millis(500);
+const LONGEST_SPACING: Duration = Duration::from_mins(5);
 
 /// Past requests, of those that a plan still asks for.
 #[derive(Debug, Default)]
@@ -42,6 +48,8 @@ struct Failing {
     backoff: Backoff,
     until: Instant,
     why: String,
+    /// Whether the API server said no, and not only nothing.
+    is_refused: bool,
 }
 
 /// When something is asked for.
@@ -67,9 +75,10 @@ pub(super) enum NotPatched {
 }
 
 impl Past {
-    /// Forgets what became of requests that a plan does not make any more: they wake nobody.
-    pub(super) fn retain(&mut self, actions: &[Action]) {
+    /// Forgets what became of requests that a plan does not make any more: they wake nobody. What it holds back it still wants.
+    pub(super) fn retain(&mut self, actions: &[Action], held_back: &[String]) {
         let (mut pods, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+        nodes.extend(held_back.iter().map(String::as_str));
         for action in actions {
             match action {
                 Action::Patch { node, .. } => nodes.insert(node.as_str()),
@@ -124,7 +133,7 @@ impl Past {
 
     /// A node was not written. `random` is from 0 to 1. Returns when to ask again, and whether there is news in why.
     pub(super) fn not_patched(&mut self, node: &str, why: NotPatched, now: Instant, random: f64) -> (Instant, bool) {
-        let words = match why {
+        let (words, is_refused) = match why {
             NotPatched::Gone => {
                 self.gone.push(node.to_owned());
                 return (now + AFTER_CONFLICT, false);
@@ -135,21 +144,34 @@ impl Past {
                 }
                 return (now + AFTER_CONFLICT, false);
             }
-            NotPatched::Refused(words) => words,
+            NotPatched::Refused(words) => (words, true),
             NotPatched::Unanswered => {
                 self.unread.insert(node.to_owned());
-                "the API server did not answer".into()
+                ("the API server did not answer".into(), false)
             }
         };
+        let together =
+            SPACING.saturating_mul(u32::try_from(self.failing.len()).unwrap_or(u32::MAX)).min(LONGEST_SPACING);
         let failing = self.failing.entry(node.to_owned()).or_insert_with(|| Failing {
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)),
             until: now,
             why: String::new(),
+            is_refused,
         });
         let is_news = failing.why != words;
-        failing.why = words;
-        failing.until = now + failing.backoff.fail(random);
+        (failing.why, failing.is_refused) = (words, is_refused);
+        failing.until = now + failing.backoff.fail(random).max(together);
         (failing.until, is_news)
+    }
+
+    /// Nodes that the API server refuses to write, and in which words. `time` and `now` are the same moment.
+    pub(super) fn refused(&self, time: Timestamp, now: Instant) -> BTreeMap<String, Refusal> {
+        let refused = self.failing.iter().filter(|(_, failing)| failing.is_refused);
+        let refusal = |failing: &Failing| {
+            let wait = SignedDuration::try_from(failing.until.saturating_duration_since(now)).unwrap_or_default();
+            Refusal { words: failing.why.clone(), retry_at: time.checked_add(wait).unwrap_or(time) }
+        };
+        refused.map(|(node, failing)| (node.clone(), refusal(failing))).collect()
     }
 
     /// Nodes that must be read before the next plan.
@@ -191,10 +213,10 @@ mod tests {
         let (mut past, now) = (Past::default(), Instant::now());
         assert_eq!(past.turn(&delete("a"), now), Turn::Now);
         let again = past.deleted("a".into(), now);
-        past.retain(&[delete("a")]);
+        past.retain(&[delete("a")], &[]);
         assert_eq!(past.turn(&delete("a"), now), Turn::At(again));
         assert_eq!(past.turn(&delete("a"), again), Turn::Now);
-        past.retain(&[]);
+        past.retain(&[], &[]);
         assert!(past.deleted.is_empty(), "the plan asks for it no more");
     }
 
@@ -220,6 +242,42 @@ mod tests {
         assert!(past.unread().is_empty(), "it is known that it was not written");
         assert_eq!(past.patched("n", first), first, "the next step is due");
         assert_eq!(past.turn(&patch("n"), first), Turn::Now);
+    }
+
+    #[test]
+    fn what_a_node_was_refused_with_is_known_as_long_as_it_is_to_be_written() {
+        let (mut past, now, time) = (Past::default(), Instant::now(), Timestamp::UNIX_EPOCH);
+        past.not_patched("n", NotPatched::Refused("a policy".into()), now, 0.5);
+        let (until, _) = past.not_patched("down", NotPatched::Unanswered, now, 0.5);
+        let refused = past.refused(time, now);
+        assert_eq!(refused.keys().collect::<Vec<_>>(), ["n"], "the other may have been written");
+        assert!(refused["n"].words == "a policy" && refused["n"].retry_at > time);
+        assert_eq!(past.refused(time, until + Duration::from_mins(1))["n"].retry_at, time, "it may be tried");
+        past.retain(&[patch("n")], &[]);
+        past.retain(&[], &["n".into()]);
+        assert_eq!(past.refused(time, now).len(), 1);
+        past.retain(&[], &[]);
+        assert!(past.refused(time, now).is_empty());
+    }
+
+    /// Where a right is missing, every node of a large cluster is refused.
+    #[test]
+    fn many_nodes_that_are_refused_are_tried_a_few_in_a_second() {
+        let (mut past, now) = (Past::default(), Instant::now());
+        let mut tries = 0;
+        for number in 0..200 {
+            past.not_patched(&number.to_string(), NotPatched::Refused("no".into()), now, 0.5);
+        }
+        for second in 1..=600 {
+            let now = now + Duration::from_secs(second);
+            let due: Vec<_> =
+                past.failing.iter().filter(|(_, one)| one.until <= now).map(|(node, _)| node.clone()).collect();
+            tries += due.len();
+            for node in due {
+                past.not_patched(&node, NotPatched::Refused("no".into()), now, 0.5);
+            }
+        }
+        assert!((600..=1400).contains(&tries), "{tries} in ten minutes");
     }
 
     /// A node that has left the driver is in no watch: its version is as old as the last read, and its end is not told.

@@ -11,13 +11,14 @@ use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods};
 use crate::policy::Policy;
 use crate::pools::{self, Target};
-use crate::upgrade::{self, Action, DriverPods, Fleet, Member, UpgradePlan};
+use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Refusal, UpgradePlan};
 
 /// What a plan is made from.
 pub(super) struct Sight<'a> {
     pub(super) nodes: &'a [&'a NodeView],
     pub(super) pods: &'a [DriverPod],
     pub(super) sorted: &'a BTreeMap<String, NodePods>,
+    pub(super) refused: &'a BTreeMap<String, Refusal>,
     pub(super) now: Timestamp,
 }
 
@@ -38,7 +39,7 @@ impl Driver {
                 }
                 driver.is_orphan = driver.current.is_some_and(|pod| !self.installed.contains_key(&pod.pool));
                 let (pods, jobs_gone) = (seen.sorted.get(&node.name), self.jobs_gone.get(&node.name).copied());
-                Member { node, target, driver, pods, jobs_gone }
+                Member { node, target, driver, pods, jobs_gone, refusal: seen.refused.get(&node.name) }
             })
             .collect();
         upgrade::plan(&Fleet {

@@ -17,6 +17,8 @@ pub const EVICTION_RETRY: SignedDuration = SignedDuration::from_secs(10);
 pub struct UpgradePlan {
     /// What to do. All of it may be done at once.
     pub actions: Vec<Action>,
+    /// Nodes that would be written if the API server had not refused that: what it said has to be kept.
+    pub held_back: Vec<String>,
     /// Nodes whose pods have to be followed.
     pub follow: Vec<String>,
     /// What to tell.

@@ -1,6 +1,7 @@
 //! What follows from a node and its pods, without a decision.
 
-use super::{Member, Record, State, Target};
+use super::record::later;
+use super::{Fleet, Member, Record, State, Target};
 use crate::pods::DriverPod;
 
 /// Where a node stands, from its label and its record together.
@@ -112,6 +113,11 @@ impl<'a> Member<'a> {
     /// Whether the upgrade is over: the wanted driver runs, is another pod than before, and its NPUs are there.
     pub(super) fn is_upgraded(&self, record: &Record) -> bool {
         self.node.is_ready && self.is_right_and_ready() && !self.must_replace(record) && self.npus_are_back(record)
+    }
+
+    /// Whether the API server refuses to write it for longer than its driver may take: it is passed by.
+    pub(super) fn is_stuck(&self, record: &Record, fleet: &Fleet<'_>) -> bool {
+        self.refusal.is_some() && later(record.since(), fleet.policy.validation_timeout) <= fleet.now
     }
 
     /// Whether it cannot be used, whatever the cause.

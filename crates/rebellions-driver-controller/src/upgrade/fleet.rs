@@ -34,6 +34,17 @@ pub struct Member<'a> {
     pub pods: Option<&'a NodePods>,
     /// Since when no job has been seen on it, as far as this process has followed its pods; `None` when it has not.
     pub jobs_gone: Option<Timestamp>,
+    /// What the API server last said to a write of it, if that was no and the write is still to be made.
+    pub refusal: Option<&'a Refusal>,
+}
+
+/// The API server said no to a write of a node: an admission policy forbids it, or a right is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its words.
+    pub words: String,
+    /// When it is asked again.
+    pub retry_at: Timestamp,
 }
 
 /// What a node should run.

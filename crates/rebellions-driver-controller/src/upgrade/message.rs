@@ -126,6 +126,15 @@ pub(super) fn failure(reason: Reason, member: &Member<'_>, record: &Record, poli
     cut(format!("node {}: {text}", name(member)))
 }
 
+/// What the API server says to a write of the node.
+pub(super) fn refused(member: &Member<'_>) -> String {
+    let words = member.refusal.map_or("", |refusal| &refusal.words);
+    cut(format!(
+        "node {}: the API server refuses to write it, and is asked again ever less often: {words}",
+        name(member)
+    ))
+}
+
 /// What a node under way waits for.
 pub(super) fn progress(reason: Reason, member: &Member<'_>, record: &Record) -> String {
     let text = match reason {

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::facts::Stage;
 use super::patch::NodePatch;
 use super::survey::{Open, Survey};
-use super::{Action, Fleet, Reason, Record, Target, Tell, message};
+use super::{Action, Fleet, Member, Reason, Record, Target, Tell, message};
 
 /// Whether a node wants to be begun.
 pub(super) enum Claim<'a> {
@@ -27,15 +27,16 @@ pub(super) struct Candidate<'a> {
     failures: u32,
 }
 
-/// The order: who was asked for, who has failed less often, the node of this controller after the others, then those that
+/// The order: after all others those that the API server refuses to write; then who was asked for, who has failed less often, the node of this controller after the others, then those that
 /// somebody cordoned, then by pool, then by name.
-type Rank<'a> = (bool, u32, bool, bool, Option<&'a str>, &'a str);
+type Rank<'a> = (bool, bool, u32, bool, bool, Option<&'a str>, &'a str);
 
 impl<'a> Candidate<'a> {
     fn rank(&self, own_node: Option<&str>) -> Rank<'a> {
-        let node = self.open.member.node;
+        let Member { node, refusal, .. } = self.open.member;
         let is_own = own_node == Some(node.name.as_str());
-        (!node.is_requested, self.failures, is_own, node.is_unschedulable, self.open.member.pool(), &node.name)
+        let (is_refused, pool) = (refusal.is_some(), self.open.member.pool());
+        (is_refused, !node.is_requested, self.failures, is_own, node.is_unschedulable, pool, &node.name)
     }
 
     /// Begins its upgrade.
@@ -103,7 +104,8 @@ pub(super) fn begin<'a>(
 ) -> (Vec<Action>, Vec<(Reason, Open<'a>)>) {
     let max_parallel = fleet.policy.max_parallel.at_least_one_of(survey.total);
     let budget = fleet.policy.max_unavailable.at_least_one_of(survey.total);
-    if survey.under_way < max_parallel {
+    let mut under_way = survey.under_way - survey.stuck;
+    if under_way < max_parallel {
         candidates.sort_by(|a, b| a.rank(fleet.own_node).cmp(&b.rank(fleet.own_node)));
     }
     let mut actions = Vec::new();
@@ -111,11 +113,13 @@ pub(super) fn begin<'a>(
     for candidate in candidates {
         let member = candidate.open.member;
         let is_free = candidate.open.is_unavailable || survey.unavailable < budget;
-        let (under_way, pool) = (survey.under_way, survey.pool(member));
+        let pool = survey.pool(member);
         let reason = if fleet.policy.paused && !member.node.is_requested {
             Reason::Paused
         } else if is_exceeded && !member.node.is_requested {
             Reason::FailureThresholdExceeded
+        } else if member.refusal.is_some_and(|refusal| fleet.now < refusal.retry_at) {
+            Reason::WriteRefused
         } else if pool.image_missing.is_some() && !pool.is_proven {
             Reason::DriverImageMissing
         } else if under_way >= max_parallel {
@@ -126,10 +130,15 @@ pub(super) fn begin<'a>(
             Reason::WaitingForBudget
         } else {
             pool.under_way += 1;
-            survey.under_way += 1;
+            under_way += 1;
             survey.unavailable += usize::from(!candidate.open.is_unavailable);
             actions.push(candidate.start(fleet.now));
-            continue;
+            if member.refusal.is_none() {
+                survey.under_way += 1;
+                continue;
+            }
+            // It is only tried again: it is not under way before the API server has said yes.
+            Reason::WriteRefused
         };
         waiting.push((reason, candidate.open));
     }

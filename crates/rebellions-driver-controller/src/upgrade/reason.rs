@@ -44,6 +44,8 @@ words! {
         DriverPodMissing,
         /// Components that use the driver do not step aside.
         DependentsStay,
+        /// The API server refuses to write the node.
+        WriteRefused,
         /// Pods did not leave in time.
         EvictionTimedOut,
         /// The policy forbids to evict a pod.
@@ -103,6 +105,8 @@ words! {
     Blocked {
         /// Too many nodes failed.
         FailureThresholdExceeded,
+        /// The API server refuses to write the nodes that are left.
+        WriteRefused,
         /// An admin has paused it.
         Paused,
         /// Nodes that are unavailable for other causes use up what may be unavailable.

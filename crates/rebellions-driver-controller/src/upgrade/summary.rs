@@ -122,7 +122,8 @@ impl<'a> Teller<'a> {
         let Open { member, stage, .. } = open;
         let reason = if let Stage::Failed(record) = stage {
             self.counts.failed += 1;
-            Reason::parse(&record.reason).unwrap_or(reason)
+            let failure = Reason::parse(&record.reason).filter(|_| reason != Reason::WriteRefused);
+            failure.unwrap_or(reason)
         } else {
             match reason {
                 Reason::Skipped => self.counts.skipped += 1,
@@ -149,11 +150,20 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// A node that the API server refuses to write, unless something is told of it already.
+    pub(super) fn refused(&mut self, open: Open<'a>) {
+        let Open { member, stage, .. } = open;
+        let is_told = self.held.last().is_some_and(|held| held.member.node.name == member.node.name);
+        if member.refusal.is_some() && !is_told {
+            self.held.push(Held { reason: Reason::WriteRefused, member, stage });
+        }
+    }
+
     /// Everything that is told.
     pub(super) fn tell(mut self, survey: &Survey<'a>, fleet: &Fleet<'a>) -> Summary {
         let blocked = self.blocked(survey, fleet);
         let left = self.counts.waiting + self.counts.failed;
-        let progressing = (survey.under_way > 0).then(|| {
+        let progressing = (survey.under_way > survey.refused).then(|| {
             let Counts { done, failed, .. } = self.counts;
             format!(
                 "{} of {} nodes are under way, {done} are done, {left} are left, {failed} of these have failed",
@@ -172,8 +182,10 @@ impl<'a> Teller<'a> {
 
     fn blocked(&self, survey: &Survey<'a>, fleet: &Fleet<'a>) -> Option<(Blocked, String)> {
         let waiting = self.counts.waiting;
+        let is_going_on = survey.under_way > survey.refused;
+        let refused = if is_going_on { None } else { self.all_refused() };
         if waiting + self.counts.failed == 0 || !fleet.policy.auto_upgrade {
-            return None;
+            return refused;
         }
         let with = |reason| {
             self.held.iter().filter(move |held| held.reason == reason).map(|held| held.member.node.name.as_str())
@@ -182,10 +194,13 @@ impl<'a> Teller<'a> {
         if is_exceeded(survey, fleet) {
             return Some((Blocked::FailureThresholdExceeded, threshold(survey)));
         }
+        if refused.is_some() {
+            return refused;
+        }
         if fleet.policy.paused && waiting > 0 {
             return Some((Blocked::Paused, format!("driver.upgradePolicy.paused is true; {waiting} nodes wait")));
         }
-        if survey.under_way > 0 {
+        if is_going_on {
             return None;
         }
         let first = |reason| self.held.iter().find(|held| held.reason == reason && matches!(held.stage, Stage::Idle));
@@ -204,6 +219,16 @@ impl<'a> Teller<'a> {
         let failed = self.held.iter().filter(|held| matches!(held.stage, Stage::Failed(_)));
         let each = failed.map(|held| format!("{} ({})", held.member.node.name, held.reason.as_str()));
         Some((Blocked::NodesFailed, format!("every node that is left has failed: {}", list(self.counts.failed, each))))
+    }
+
+    /// What is to be said of nodes that the API server refuses to write, if there are any.
+    fn all_refused(&self) -> Option<(Blocked, String)> {
+        let refused = self.held.iter().filter(|held| held.reason == Reason::WriteRefused);
+        let mut nodes: Vec<_> = refused.map(|held| held.member).collect();
+        nodes.sort_by_key(|member| &member.node.name);
+        let words = &nodes.first()?.refusal?.words;
+        let names = list(nodes.len(), nodes.iter().map(|member| &member.node.name));
+        Some((Blocked::WriteRefused, format!("the API server refuses to write {names}: {words}")))
     }
 
     fn count(&mut self, member: &Member<'_>, stage: Stage<'_>) -> &mut usize {
@@ -231,6 +256,7 @@ impl Held<'_> {
     fn tell(&self, survey: &Survey<'_>, fleet: &Fleet<'_>) -> NodeReason {
         let name = &self.member.node.name;
         let (reason, message) = match self.stage {
+            _ if self.reason == Reason::WriteRefused => (self.reason.as_str().into(), message::refused(self.member)),
             Stage::Failed(record) => (record.reason.clone(), failed(self.member, record, fleet)),
             Stage::UnderWay(_, record) => {
                 (self.reason.as_str().into(), message::progress(self.reason, self.member, record))

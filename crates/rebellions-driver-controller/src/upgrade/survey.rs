@@ -15,6 +15,10 @@ pub(super) struct Survey<'a> {
     pub(super) unavailable: usize,
     /// Nodes on which the driver is being replaced.
     pub(super) under_way: usize,
+    /// Of these, nodes that the API server refuses to write.
+    pub(super) refused: usize,
+    /// Of these, nodes on which the time for it is over: they hold up nobody any more.
+    pub(super) stuck: usize,
     /// Nodes that run what they should.
     pub(super) done: usize,
     /// Nodes on which an upgrade to what they should run was done.
@@ -51,7 +55,7 @@ impl<'a> Survey<'a> {
     pub(super) fn of(fleet: &Fleet<'a>) -> Self {
         let mut survey = Self::default();
         for member in fleet.members.iter().filter(|member| !member.node.is_deleted) {
-            survey.add(member, fleet.policy.auto_upgrade);
+            survey.add(member, fleet);
         }
         survey
     }
@@ -70,7 +74,7 @@ impl<'a> Survey<'a> {
         self.pools.entry(member.pool()).or_default()
     }
 
-    fn add(&mut self, member: &'a Member<'a>, auto_upgrade: bool) {
+    fn add(&mut self, member: &'a Member<'a>, fleet: &Fleet<'a>) {
         let stage = member.stage();
         let is_unavailable = member.is_unavailable(stage);
         let is_idle = matches!(stage, Stage::Idle);
@@ -80,19 +84,22 @@ impl<'a> Survey<'a> {
         }
         let is_right = member.is_right();
         if is_right || !is_idle {
-            self.count(member, stage, is_right);
+            self.count(member, stage, is_right, fleet);
         }
-        let is_traceless = auto_upgrade || member.node.state.is_none();
+        let is_traceless = (fleet.policy.auto_upgrade || member.node.state.is_none()) && member.refusal.is_none();
         if !(is_idle && is_right && !member.node.is_requested && is_traceless) {
             self.open.push(Open { member, stage, is_unavailable });
         }
     }
 
-    fn count(&mut self, member: &'a Member<'a>, stage: Stage<'a>, is_right: bool) {
+    fn count(&mut self, member: &'a Member<'a>, stage: Stage<'a>, is_right: bool, fleet: &Fleet<'a>) {
         let record = match stage {
             Stage::UnderWay(_, record) => {
+                let is_stuck = member.is_stuck(record, fleet);
                 self.under_way += 1;
-                self.pool(member).under_way += 1;
+                self.refused += usize::from(member.refusal.is_some());
+                self.stuck += usize::from(is_stuck);
+                self.pool(member).under_way += usize::from(!is_stuck);
                 Some(record)
             }
             Stage::Failed(record) => Some(record),

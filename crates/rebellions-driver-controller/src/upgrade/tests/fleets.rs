@@ -195,3 +195,52 @@ fn states_are_counted_and_ten_nodes_told_worst_first() {
         Some("2 of 25 nodes are under way, 1 are done, 21 are left, 1 of these have failed")
     );
 }
+
+#[test]
+fn a_node_that_the_api_server_refuses_to_write_holds_up_no_other() {
+    let refused = |minutes| Scene::named("a").refused(minutes);
+    assert_eq!(begun(&parallel(1), &[refused(0), Scene::named("b"), proven()]), ["b"], "it comes last");
+    let plan = planned(&parallel(1), &[refused(1), Scene::named("b"), proven()]);
+    assert_eq!((plan.held_back.as_slice(), plan.summary.blocked), (["a".to_owned()].as_slice(), None), "b goes on");
+    let told = plan.summary.nodes.iter().find(|node| node.name == "a").expect("it is told");
+    assert_eq!((told.state, told.reason.as_str()), ("Waiting", "WriteRefused"));
+    let words = "node a: the API server refuses to write it, and is asked again ever less often: a policy says no";
+    assert_eq!(told.message, words);
+
+    let plan = planned(&parallel(1), &[refused(1), proven()]);
+    assert!(plan.actions.is_empty() && plan.due.is_some(), "not before its time");
+    let why = "the API server refuses to write a: a policy says no".to_owned();
+    assert_eq!(plan.summary.blocked, Some((Blocked::WriteRefused, why.clone())));
+    let plan = planned(&parallel(1), &[refused(0), refused(0), proven()]);
+    assert_eq!(plan.actions.len(), 1, "limits hold when it is allowed again");
+    assert_eq!(plan.summary.progressing, None, "it is not under way by being tried");
+    assert_eq!(plan.due, None, "time alone changes nothing");
+    let failed = refused(1).failed(Reason::EvictionTimedOut, 600);
+    assert_eq!(planned(&parallel(1), &[failed, proven()]).summary.nodes[0].reason, "WriteRefused");
+}
+
+#[test]
+fn a_node_that_can_be_written_no_more_in_the_middle_is_passed_by_when_its_time_is_over() {
+    let stuck = |minutes| Scene::named("a").under_way(State::Cordoned, minutes).refused(1);
+    let none = [""; 0];
+    assert_eq!(begun(&parallel(1), &[stuck(9), Scene::named("b"), proven()])[1..], none, "it may be written yet");
+    assert_eq!(begun(&parallel(1), &[stuck(10), Scene::named("b"), proven()])[1..], ["b"]);
+    let all_but_one = Policy { max_unavailable: IntOrPercent::Int(1), ..parallel(1) };
+    assert_eq!(begun(&all_but_one, &[stuck(10), Scene::named("b"), proven()])[1..], none, "it is unavailable still");
+    let summary = planned(&all_but_one, &[stuck(10), Scene::named("b"), proven()]).summary;
+    assert_eq!(summary.blocked.map(|(reason, _)| reason), Some(Blocked::WriteRefused));
+    assert_eq!((summary.progressing, summary.counts.cordoned), (None, 1));
+}
+
+/// Its cordon cannot be lifted, its pool's label not be set: nothing goes on there until somebody acts.
+#[test]
+fn what_cannot_be_written_is_told_also_where_nothing_is_upgraded() {
+    let off = Policy { auto_upgrade: false, ..parallel(1) };
+    let cordoned = Scene::named("a").under_way(State::Cordoned, 1).refused(1);
+    let to_move = Scene::named("b").driver(&[]).node(|node| node.pool = None).refused(1);
+    for (policy, scene) in [(&off, &cordoned), (&off, &to_move), (&parallel(1), &to_move)] {
+        let summary = planned(policy, &[scene.clone(), proven()]).summary;
+        assert_eq!(summary.blocked.map(|(reason, _)| reason), Some(Blocked::WriteRefused));
+        assert_eq!(summary.nodes.iter().map(|node| node.reason.as_str()).collect::<Vec<_>>(), ["WriteRefused"]);
+    }
+}

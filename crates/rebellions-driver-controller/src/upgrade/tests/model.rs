@@ -48,6 +48,12 @@ pub(super) enum Happening {
     DeleteDriver(usize),
     RemoveLabel(usize),
     RemoveRecord(usize),
+    /// The API server refuses to write it.
+    Refuse(usize, bool),
+    /// Its driver has no DaemonSet any more.
+    Orphan(usize),
+    /// DaemonSets are written when another version is wanted, or that is refused.
+    Written(bool),
 }
 
 pub(super) fn happening() -> impl Strategy<Value = Happening> {
@@ -82,7 +88,10 @@ pub(super) fn happening() -> impl Strategy<Value = Happening> {
         yes.prop_map(Missing),
         node.clone().prop_map(DeleteDriver),
         node.clone().prop_map(RemoveLabel),
-        node.prop_map(RemoveRecord),
+        node.clone().prop_map(RemoveRecord),
+        (node.clone(), yes).prop_map(|(node, yes)| Refuse(node, yes)),
+        node.prop_map(Orphan),
+        yes.prop_map(Written),
     ];
     let plan = {
         (prop_oneof![3 => Just(usize::MAX), 1 => 0..4_usize], prop_oneof![3 => Just(usize::MAX), 1 => 1..4_usize])
@@ -128,6 +137,7 @@ impl World {
                 self.add_pod(&format!("n{node}"), *is_job, *is_guarded, *obstacle);
             }
             Happening::Labeler(is_up) => self.labeler = *is_up,
+            Happening::Written(is_written) => self.is_written = *is_written,
             Happening::Missing(is_missing) => {
                 let image = self.digest("a");
                 if *is_missing {
@@ -152,7 +162,9 @@ impl World {
         | Crashes(node, _)
         | DeleteDriver(node)
         | RemoveLabel(node)
-        | RemoveRecord(node)) = what
+        | RemoveRecord(node)
+        | Refuse(node, _)
+        | Orphan(node)) = what
         else {
             return;
         };
@@ -171,6 +183,8 @@ impl World {
             Crashes(_, crashes) => machine.crashes = *crashes,
             DeleteDriver(_) => machine.drivers.clear(),
             RemoveLabel(_) => machine.view.state = None,
+            Refuse(_, refuses) => machine.refuses = *refuses,
+            Orphan(_) => machine.orphan(),
             // Whose the cordon is, nobody knows any more.
             _ => {
                 machine.view.record = None;
@@ -185,6 +199,7 @@ impl World {
     /// The controller plans once and carries it out.
     pub(super) fn act(&mut self, lives: usize, refused: usize, meanwhile: Option<&Happening>) {
         let plan = self.plan();
+        self.nodes.values_mut().for_each(|machine| machine.forget_refusal(&plan));
         if let Some(other) = meanwhile {
             self.happen(other);
         }
@@ -201,8 +216,9 @@ impl World {
         let cordoned = self.nodes.values().filter(|node| node.cordon == Cordon::Admins).count();
         let max_unavailable = IntOrPercent::Int(cordoned + 1);
         self.policy = Policy { max_unavailable, ..super::world::policy() };
-        (self.labeler, self.missing) = (true, BTreeSet::new());
+        (self.labeler, self.missing, self.is_written) = (true, BTreeSet::new(), true);
         for machine in self.nodes.values_mut() {
+            machine.refuses = false;
             (machine.view.is_ready, machine.view.is_skipped, machine.crashes) = (true, false, false);
             machine.pods.retain(|pod| pod.obstacle.is_none());
             for pod in &mut machine.pods {

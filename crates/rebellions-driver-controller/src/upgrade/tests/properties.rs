@@ -31,6 +31,7 @@ proptest! {
         for what in &happenings {
             world.happen(what);
         }
+        world.nodes.values_mut().for_each(|machine| machine.refuses = false);
         world.happen(&Happening::AutoUpgrade(false));
         world.act(usize::MAX, usize::MAX, None);
         for (name, node) in &world.nodes {

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods, Obstacle, PodName, WorkloadPod};
-use crate::upgrade::{DriverPods, Fleet, Member, Policy, Reason, Record, State, Target, UpgradePlan, plan};
+use crate::upgrade::{DriverPods, Fleet, Member, Policy, Reason, Record, Refusal, State, Target, UpgradePlan, plan};
 
 /// A node, its pods, and what it should run: `new`.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub(super) struct Scene {
     pub(super) pods: Option<NodePods>,
     pub(super) target: Target<'static>,
     pub(super) jobs_gone: Option<Timestamp>,
+    pub(super) refusal: Option<Refusal>,
 }
 
 pub(super) fn now() -> Timestamp {
@@ -66,7 +67,7 @@ impl Scene {
         };
         let target = Target::Install { pool: Some("p"), digest: "new" };
         let driver = vec![driver_pod("old-pod", "old")];
-        Self { node, driver, is_orphan: false, pods: None, target, jobs_gone: None }
+        Self { node, driver, is_orphan: false, pods: None, target, jobs_gone: None, refusal: None }
     }
 
     pub(super) fn old() -> Self {
@@ -122,6 +123,11 @@ impl Scene {
         self.node(|node| node.npus = BTreeMap::from([("rebellions.ai/ATOM".to_owned(), count)]))
     }
 
+    /// The API server refuses to write it, and is asked again in so many minutes.
+    pub(super) fn refused(self, minutes: i64) -> Self {
+        Self { refusal: Some(Refusal { words: "a policy says no".into(), retry_at: ago(-minutes) }), ..self }
+    }
+
     /// Its driver pods are these.
     pub(super) fn driver(mut self, pods: &[DriverPod]) -> Self {
         self.driver = pods.to_vec();
@@ -155,7 +161,8 @@ impl Scene {
             driver.add(pod, self.target);
         }
         driver.is_orphan = self.is_orphan;
-        Member { node: &self.node, target: self.target, driver, pods: self.pods.as_ref(), jobs_gone: self.jobs_gone }
+        let (pods, refusal) = (self.pods.as_ref(), self.refusal.as_ref());
+        Member { node: &self.node, target: self.target, driver, pods, jobs_gone: self.jobs_gone, refusal }
     }
 
     pub(super) fn plan(&self) -> UpgradePlan {

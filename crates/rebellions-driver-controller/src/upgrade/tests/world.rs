@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods, Obstacle, PodName, WorkloadPod};
 use crate::upgrade::{
-    Action, DriverPods, Fleet, IntOrPercent, Member, Policy, Record, State, Target, UpgradePlan, plan,
+    Action, DriverPods, Fleet, IntOrPercent, Member, Policy, Record, Refusal, State, Target, UpgradePlan, plan,
 };
 
 /// NPUs of every node.
@@ -47,6 +47,9 @@ pub(super) struct Machine {
     pub(super) cordon: Cordon,
     /// The pool that its kernel asks for.
     pub(super) wants: String,
+    /// Whether the API server refuses to write it, and what is known of that.
+    pub(super) refuses: bool,
+    refusal: Option<Refusal>,
     jobs_gone: Option<Timestamp>,
 }
 
@@ -55,6 +58,9 @@ pub(super) struct World {
     pub(super) policy: Policy,
     pub(super) nodes: BTreeMap<String, Machine>,
     pub(super) version: u32,
+    /// The version that each pool's DaemonSet installs, and whether it is written as soon as another one is wanted.
+    pub(super) written: BTreeMap<&'static str, u32>,
+    pub(super) is_written: bool,
     pub(super) missing: BTreeSet<String>,
     pub(super) labeler: bool,
     pub(super) uids: u64,
@@ -91,6 +97,8 @@ impl World {
             policy: policy(),
             nodes: BTreeMap::new(),
             version: 1,
+            written: BTreeMap::from([("a", 1), ("b", 1)]),
+            is_written: true,
             missing: BTreeSet::new(),
             labeler: true,
             uids: 0,
@@ -129,6 +137,8 @@ impl World {
             crashes: false,
             cordon: Cordon::Nobody,
             wants: pool.into(),
+            refuses: false,
+            refusal: None,
             jobs_gone: None,
         };
         self.nodes.entry(name).or_insert(machine);
@@ -151,7 +161,10 @@ impl World {
     /// Time passes, and everybody but the driver controller reacts.
     pub(super) fn tick(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
-        let (now, version, labeler) = (self.now, self.version, self.labeler);
+        if self.is_written {
+            self.written.values_mut().for_each(|version| *version = self.version);
+        }
+        let (now, labeler) = (self.now, self.labeler);
         for machine in self.nodes.values_mut() {
             let before = machine.view.clone();
             let is_paused = machine.paused_until.is_some_and(|until| now < until);
@@ -159,7 +172,7 @@ impl World {
                 machine.has_dependents = !is_paused;
             }
             machine.move_at_once();
-            machine.run_driver(now, version, &self.missing, &mut self.uids);
+            machine.run_driver(now, &self.written, &self.missing, &mut self.uids);
             if machine.view.is_ready {
                 machine.pods.retain(|pod| pod.ends.is_none_or(|ends| now < ends));
                 let npus = if machine.has_dependents && machine.has_ready_driver() { NPUS } else { 0 };
@@ -183,12 +196,25 @@ impl World {
             .values()
             .zip(&pods)
             .map(|(machine, pods)| {
-                let target = Target::Install { pool: Some(&machine.wants), digest: &digests[machine.wants.as_str()] };
+                let target = if self.is_pending(machine) {
+                    Target::Pending
+                } else {
+                    Target::Install { pool: Some(&machine.wants), digest: &digests[machine.wants.as_str()] }
+                };
                 let mut driver = DriverPods::default();
                 for (pod, _) in &machine.drivers {
                     driver.add(pod, target);
                 }
-                Member { node: &machine.view, target, driver, pods: pods.as_ref(), jobs_gone: machine.jobs_gone }
+                driver.is_orphan = driver.current.is_some_and(|pod| pod.pool.is_none());
+                let refusal = machine.refusal.as_ref();
+                Member {
+                    node: &machine.view,
+                    target,
+                    driver,
+                    pods: pods.as_ref(),
+                    jobs_gone: machine.jobs_gone,
+                    refusal,
+                }
             })
             .collect();
         let plan = plan(&Fleet {
@@ -202,9 +228,15 @@ impl World {
         plan
     }
 
+    /// Whether the DaemonSet of its pool is still to be written.
+    fn is_pending(&self, machine: &Machine) -> bool {
+        self.written[machine.wants.as_str()] != self.version
+    }
+
     /// What holds for every plan, by a count of our own.
     fn check(&self, plan: &UpgradePlan) {
-        let under_way = self.nodes.values().filter(|node| node.is_under_way()).count();
+        let is_moving = |node: &&Machine| node.is_under_way() && !node.is_stuck(self.now, &self.policy);
+        let under_way = self.nodes.values().filter(is_moving).count();
         let unavailable = self.nodes.values().filter(|node| node.is_unavailable()).count();
         let started = plan.actions.iter().filter(|action| is_start(action)).map(|action| &self.nodes[action.node()]);
         let starts: Vec<&Machine> = started.filter(|node| !node.is_under_way()).collect();
@@ -219,17 +251,23 @@ impl World {
         for pool in ["a", "b"] {
             let of_pool = || self.nodes.values().filter(|node| node.wants == pool);
             let is_proven = of_pool().any(|node| node.view.record.is_none() && node.runs(&self.digest(pool)));
-            let moving = of_pool().filter(|node| node.is_under_way()).count();
+            let moving = of_pool().filter(is_moving).count();
             let starting = starts.iter().filter(|node| node.wants == pool).count();
             assert!(is_proven || starting == 0 || moving + starting == 1, "more than one first node in {pool}");
         }
         for node in &starts {
             assert!(node.view.is_ready && !node.view.is_skipped, "{} was begun", node.view.name);
         }
+        for action in plan.actions.iter().filter(|action| self.is_pending(&self.nodes[action.node()])) {
+            assert!(
+                matches!(action, Action::Patch { .. }) && !is_start(action),
+                "{action:?} while a DaemonSet is written"
+            );
+        }
         let done = self
             .nodes
             .values()
-            .filter(|node| node.view.record.is_none() && node.runs(&self.digest(&node.wants)))
+            .filter(|node| !self.is_pending(node) && node.view.record.is_none() && node.runs(&self.digest(&node.wants)))
             .count();
         assert_eq!(plan.summary.counts.done, done, "done");
         assert!(plan.summary.nodes.len() <= 10);
@@ -239,6 +277,13 @@ impl World {
     pub(super) fn request(&mut self, action: &Action) -> bool {
         let (now, policy) = (self.now, self.policy.clone());
         let Some(machine) = self.nodes.get_mut(action.node()) else { return false };
+        if matches!(action, Action::Patch { .. }) {
+            let retry_at = now + SignedDuration::from_secs(20);
+            machine.refusal = machine.refuses.then(|| Refusal { words: "a policy says no".into(), retry_at });
+            if machine.refuses {
+                return false;
+            }
+        }
         match action {
             Action::Patch { node, patch, tell } => {
                 let wanted = self.version;
@@ -263,6 +308,30 @@ fn is_start(action: &Action) -> bool {
 impl Machine {
     pub(super) fn is_under_way(&self) -> bool {
         self.view.record.as_ref().is_some_and(|record| record.message.is_empty())
+    }
+
+    /// Whether it could not be written for so long that others are begun beside it.
+    fn is_stuck(&self, now: Timestamp, policy: &Policy) -> bool {
+        let since = self.view.record.as_ref().map(Record::since);
+        self.refusal.is_some() && since.is_some_and(|since| since + policy.validation_timeout <= now)
+    }
+
+    /// What was refused is known as long as it is to be written.
+    pub(super) fn forget_refusal(&mut self, plan: &UpgradePlan) {
+        let name = &self.view.name;
+        let is_written = |action: &Action| matches!(action, Action::Patch { node, .. } if node == name);
+        if !plan.held_back.contains(name) && !plan.actions.iter().any(is_written) {
+            self.refusal = None;
+        }
+    }
+
+    /// The DaemonSet of all nodes made its driver, and was deleted without its pods.
+    pub(super) fn orphan(&mut self) {
+        let is_one = matches!(self.drivers.as_slice(), [(pod, _)] if !pod.is_terminating && pod.has_begun);
+        if is_one && self.view.record.is_none() {
+            self.drivers[0].0.pool = None;
+            self.view.pool = None;
+        }
     }
 
     pub(super) fn has_ready_driver(&self) -> bool {
@@ -306,22 +375,36 @@ impl Machine {
 
     /// What the pools do: a node with nothing to disturb changes its label at once.
     fn move_at_once(&mut self) {
-        let is_disturbed = self.drivers.iter().any(|(pod, _)| pod.has_begun && pod.kernel == self.view.kernel);
+        let is_in_use = |pod: &DriverPod| pod.has_begun && pod.kernel == self.view.kernel;
+        for (pod, _) in self.drivers.iter_mut().filter(|(pod, _)| pod.pool.is_none() && !is_in_use(pod)) {
+            (pod.is_terminating, pod.is_ready) = (true, false);
+        }
+        let is_disturbed = self.drivers.iter().any(|(pod, _)| pod.pool.is_none() || is_in_use(pod));
         if self.view.pool.as_ref() != Some(&self.wants) && !is_disturbed {
             self.view.pool = Some(self.wants.clone());
         }
     }
 
     /// The DaemonSet controllers, and the kubelet for the driver.
-    fn run_driver(&mut self, now: Timestamp, version: u32, missing: &BTreeSet<String>, uids: &mut u64) {
+    fn run_driver(
+        &mut self,
+        now: Timestamp,
+        written: &BTreeMap<&'static str, u32>,
+        missing: &BTreeSet<String>,
+        uids: &mut u64,
+    ) {
         let pool = self.view.pool.clone();
-        for (pod, since) in self.drivers.iter_mut().filter(|(pod, _)| pod.pool != pool && !pod.is_terminating) {
+        let is_anothers = |pod: &DriverPod| pod.pool.is_some() && pod.pool != pool && !pod.is_terminating;
+        for (pod, since) in self.drivers.iter_mut().filter(|(pod, _)| is_anothers(pod)) {
             (pod.is_terminating, pod.is_ready, *since) = (true, false, now);
         }
         if self.view.is_ready {
             self.drivers.retain(|(pod, since)| !pod.is_terminating || now < *since + SignedDuration::from_secs(20));
         }
-        if !self.drivers.iter().any(|(pod, _)| pod.pool == pool) {
+        let version = pool.as_deref().and_then(|pool| written.get(pool));
+        if let Some(version) = version.filter(|_| !self.drivers.iter().any(|(pod, _)| pod.pool == pool)) {
+            let is_in_use = |pod: &DriverPod| pod.has_begun && pod.kernel == self.view.kernel;
+            assert!(!self.drivers.iter().any(|(pod, _)| is_in_use(pod)), "a second driver on {}", self.view.name);
             *uids += 1;
             let install = format!("{}{version}", pool.as_deref().unwrap_or_default());
             let pod = DriverPod {
