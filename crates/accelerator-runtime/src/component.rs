@@ -8,6 +8,7 @@ mod managed;
 mod pod_watch;
 mod reporting;
 mod transitions;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use self::extension::{Extension, Layout, Stance};
 use self::install_owner::InstallOwner;
 use self::managed::{Context, ManagedDaemonSet, News};
 use self::transitions::Transitions;
+use self::turns::Turns;
 use crate::{AbsenceCheck, EventRequest, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Store};
 
 /// When to ask again for what a plan cannot do without.
@@ -124,6 +126,7 @@ impl<E: Extension> Controller<E> {
                 metrics: runtime.metrics.clone(),
                 changed: Arc::clone(&runtime.changed),
                 daemon_sets: runtime.store(api, extension.selector(component)),
+                turns: Turns::default(),
             },
             managed: BTreeMap::new(),
             transitions: None,

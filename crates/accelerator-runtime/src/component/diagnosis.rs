@@ -14,8 +14,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::pod_watch::{Extent, Target, pods, warnings};
+use super::turns::Turns;
 use crate::Shared;
 use crate::follow::Task;
+
+/// What is said of a DaemonSet whose pods are not looked at now: what else is said may be as old as its last turn.
+const IN_TURN: &str = "; too many DaemonSets of this component are not ready at once: their pods are looked at in turn";
 
 /// A rollout that goes well is over sooner than this; only then are pods followed.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
@@ -31,6 +35,8 @@ const LONGEST_LINGER: Duration = Duration::from_mins(10);
 const ASK_EVENTS_AFTER: Duration = Duration::from_secs(8);
 /// How long known problems may be fewer than the DaemonSet counts before all pods are listed.
 const LIST_ALL_AFTER: Duration = Duration::from_secs(8);
+/// How often whoever waits for its turn to look at pods asks for it.
+const ASK_FOR_TURN: Duration = Duration::from_secs(5);
 /// How often the time alone is asked what it changes, such as a pod that is overdue.
 const AGE_EVERY: Duration = Duration::from_secs(15);
 
@@ -40,6 +46,9 @@ pub(super) struct Diagnosis {
     /// Name of the DaemonSet.
     daemon_set: String,
     target: Target,
+    /// Whose pods are looked at, of all the component's DaemonSets, and whether this one has to wait.
+    turns: Turns,
+    is_waiting: bool,
     listed: Shared<Option<Extent>>,
     /// Who follows the pods, and how much it was told to list.
     pods: Option<(Task, Extent)>,
@@ -58,13 +67,15 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    pub(super) fn new(client: Client, namespace: &str, daemon_set: &str, changed: Arc<Notify>) -> Self {
+    pub(super) fn new(client: Client, namespace: &str, daemon_set: &str, changed: Arc<Notify>, turns: Turns) -> Self {
         let target = Target { problems: Shared::new(PodProblems::new(daemon_set)), changed };
         Self {
             client,
             namespace: namespace.into(),
             daemon_set: daemon_set.into(),
             target,
+            turns,
+            is_waiting: false,
             listed: Shared::new(None),
             pods: None,
             events: None,
@@ -81,12 +92,18 @@ impl Diagnosis {
 
     /// There is nothing to look at.
     pub(super) fn rest(&mut self) {
-        (self.pods, self.events) = (None, None);
-        self.listed = Shared::new(None);
+        self.stop_following();
+        self.turns.leave(&self.daemon_set);
+        self.is_waiting = false;
         self.target.problems = Shared::new(PodProblems::new(&self.daemon_set));
         (self.unready_since, self.well_since) = (None, None);
         (self.short_since, self.missing_since) = (None, None);
         (self.hold_until, self.due) = (None, None);
+    }
+
+    fn stop_following(&mut self) {
+        (self.pods, self.events) = (None, None);
+        self.listed = Shared::new(None);
     }
 
     /// This process leads no longer, and what it knows grows old.
@@ -102,10 +119,13 @@ impl Diagnosis {
 
     /// Where the operand stands; `None` when nothing new can be said before its pods have been looked at, for a few seconds
     /// at most.
-    pub(super) fn observe(&mut self, live: &DaemonSet) -> Option<Observation> {
-        let now = Instant::now();
+    pub(super) fn observe(&mut self, live: &DaemonSet, now: Instant) -> Option<Observation> {
         let counts = Counts::of(live);
         let before = self.before.replace(counts);
+        if self.is_waiting && counts.unready() == 0 && counts.missing() == 0 {
+            // What was found in its last turn is over.
+            self.rest();
+        }
         let findings = self.findings(counts);
         let observation = observe(live, &findings);
         // Pods that nobody wanted are wanted again: they may be ending, and count as available until they have ended.
@@ -126,14 +146,30 @@ impl Diagnosis {
         self.due = if self.pods.is_none() { look_at } else { Some(now + AGE_EVERY) };
         if look_at.is_some_and(|at| at <= now) {
             let is_stuck = before.is_some_and(|old| old.current == counts.current);
-            self.follow(counts, is_stuck, took_back, now);
+            self.follow_in_turn(counts, is_stuck, took_back, now);
         }
         if self.is_holding(now) {
             self.due = self.hold_until;
             return None;
         }
         self.hold_until = None;
-        Some(observation)
+        let waits = if self.is_waiting { IN_TURN } else { "" };
+        Some(Observation { message: observation.message + waits, ..observation })
+    }
+
+    /// Looks at pods, unless those of too many other DaemonSets are looked at.
+    fn follow_in_turn(&mut self, counts: Counts, is_stuck: bool, all: bool, now: Instant) {
+        if !self.turns.has(&self.daemon_set, now) {
+            self.stop_following();
+            self.is_waiting = true;
+            self.due = Some(now + ASK_FOR_TURN);
+            return;
+        }
+        if std::mem::take(&mut self.is_waiting) {
+            // What was found in the turn before may be over.
+            self.target.problems = Shared::new(PodProblems::new(&self.daemon_set));
+        }
+        self.follow(counts, is_stuck, all, now);
     }
 
     /// Whether a first look is still waited for.
@@ -150,7 +186,7 @@ impl Diagnosis {
     fn wind_down(&mut self, now: Instant) {
         (self.unready_since, self.short_since, self.missing_since) = (None, None, None);
         let until = *self.well_since.get_or_insert(now) + self.linger.time;
-        if self.pods.is_none() || until <= now {
+        if self.pods.is_none() || until <= now || self.turns.are_awaited() {
             self.linger.ended(self.pods.is_some(), now);
             self.rest();
         } else {
@@ -191,6 +227,12 @@ impl Diagnosis {
         let (client, namespace, listed) = (self.client.clone(), self.namespace.clone(), self.listed.clone());
         let listed = move |extent| listed.with(|listed| *listed = Some(extent));
         Task::spawn(pods(client, namespace, self.daemon_set.clone(), extent, self.target.clone(), listed))
+    }
+}
+
+impl Drop for Diagnosis {
+    fn drop(&mut self) {
+        self.turns.leave(&self.daemon_set);
     }
 }
 
@@ -258,11 +300,50 @@ mod tests {
         looks
     }
 
+    fn diagnosis(name: &str, turns: &Turns) -> Diagnosis {
+        let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
+        let client = Client::try_from(config).expect("a client");
+        Diagnosis::new(client, "rebellions", name, Arc::default(), turns.clone())
+    }
+
+    /// A kernel for which the driver does not work, times many kernels.
+    #[tokio::test]
+    async fn the_pods_of_a_few_daemon_sets_are_watched_at_once_and_the_others_say_so() {
+        let turns = Turns::default();
+        let mut all: Vec<_> = (0..20).map(|number| diagnosis(&format!("d{number:02}"), &turns)).collect();
+        let mut live: DaemonSet = serde_json::from_value(json!({
+            "metadata": {"generation": 1},
+            "spec": {"selector": {}, "template": {}},
+            "status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "currentNumberScheduled": 2, "updatedNumberScheduled": 2,
+                       "numberReady": 1, "numberAvailable": 1, "numberUnavailable": 1, "numberMisscheduled": 0},
+        }))
+        .expect("a DaemonSet");
+        let mut followed = std::collections::BTreeSet::new();
+        let begun = Instant::now();
+        for second in 0..240 {
+            let time = begun + Duration::from_secs(second);
+            let seen: Vec<_> = all.iter_mut().filter_map(|one| one.observe(&live, time)).collect();
+            let now: Vec<_> = all.iter().filter(|one| one.pods.is_some()).map(|one| one.daemon_set.clone()).collect();
+            assert!(now.len() <= 8, "{now:?}");
+            if second > 20 {
+                assert_eq!(seen.iter().filter(|one| one.message.ends_with(IN_TURN)).count(), 20 - now.len());
+            }
+            followed.extend(now);
+        }
+        assert_eq!(followed.len(), 20, "each has a turn");
+        let status = live.status.as_mut().expect("a status");
+        (status.number_ready, status.number_available, status.number_unavailable) = (2, Some(2), None);
+        for second in 240..280 {
+            let time = begun + Duration::from_secs(second);
+            let seen: Vec<_> = all.iter_mut().filter_map(|one| one.observe(&live, time)).collect();
+            assert!(seen.iter().all(|one| !one.message.ends_with(IN_TURN)));
+        }
+        assert!(all.iter().all(|one| one.pods.is_none()) && !turns.are_awaited());
+    }
+
     #[tokio::test]
     async fn what_is_found_is_told_while_pods_are_still_listed() {
-        let client =
-            Client::try_from(kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"))).expect("a client");
-        let diagnosis = Diagnosis::new(client, "rebellions", "rebellions-driver", Arc::default());
+        let diagnosis = diagnosis("rebellions-driver", &Turns::default());
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
         let pod: accelerator_operand::PodView = serde_json::from_value(pod).expect("a pod");
         diagnosis.target.problems.with(|known| known.apply(&pod, clock::now()));

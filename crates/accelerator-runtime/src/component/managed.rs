@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::daemon_set::{Change, DaemonSetWriter, Pods};
 use super::diagnosis::Diagnosis;
+use super::turns::Turns;
 use crate::{Metrics, Shared, Store};
 
 /// An event about what was done: its action, reason and note.
@@ -26,6 +27,7 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     pub(super) changed: Arc<Notify>,
     pub(super) daemon_sets: Shared<Store<Arc<DaemonSet>>>,
+    pub(super) turns: Turns,
 }
 
 pub(super) struct ManagedDaemonSet {
@@ -42,7 +44,13 @@ impl ManagedDaemonSet {
             name: name.to_owned(),
             daemon_sets: context.daemon_sets.clone(),
             writer: DaemonSetWriter::new(api, context.component, name, context.metrics.clone()),
-            diagnosis: Diagnosis::new(context.client.clone(), &context.namespace, name, Arc::clone(&context.changed)),
+            diagnosis: Diagnosis::new(
+                context.client.clone(),
+                &context.namespace,
+                name,
+                Arc::clone(&context.changed),
+                context.turns.clone(),
+            ),
         }
     }
 
@@ -128,7 +136,7 @@ impl ManagedDaemonSet {
 
     fn observe(&mut self, overridden: &str) -> Option<Outcome> {
         let live = self.live()?;
-        let observation = self.diagnosis.observe(&live)?;
+        let observation = self.diagnosis.observe(&live, Instant::now())?;
         let message = observation.message + overridden;
         Some(Outcome::Observed(Observation { message, ..observation }))
     }
