@@ -3,6 +3,7 @@
 mod past;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use accelerator_runtime::{EventRequest, Events, Shared, chain, node_reference, random};
 use futures::stream::{self, StreamExt};
@@ -17,7 +18,7 @@ use self::past::{NotPatched, Past, Turn};
 use crate::metrics::UpgradeMetrics;
 use crate::node::{Node, NodeView};
 use crate::pods::PodName;
-use crate::seen::Counted;
+use crate::seen::{Counted, Kept};
 use crate::upgrade::{Action, Refusal, Tell};
 
 /// Requests in flight at once.
@@ -34,12 +35,12 @@ pub struct Actor {
     metrics: UpgradeMetrics,
     past: Past,
     /// Nodes as they are after writes of ours, until somebody asks.
-    answers: Vec<NodeView>,
+    answers: Vec<Kept<NodeView>>,
 }
 
 /// What became of one request.
 enum Answer {
-    Patched { node: String, view: Result<Box<NodeView>, kube::Error>, tell: Option<Tell> },
+    Patched { node: String, view: Result<Kept<NodeView>, kube::Error>, tell: Option<Tell> },
     Evicted { uid: String, refusal: Option<String> },
     Deleted { uid: String, error: Option<kube::Error> },
 }
@@ -76,6 +77,12 @@ impl Actor {
         self.past.refused(now, Instant::now())
     }
 
+    /// Whether a write to this node would be sent now.
+    #[must_use]
+    pub fn is_due(&self, node: &str) -> bool {
+        self.past.is_due(node, Instant::now())
+    }
+
     /// Nodes that must be read before the next plan: no answer came to a write, or the watch does not show them.
     #[must_use]
     pub fn unread(&self) -> Vec<String> {
@@ -88,7 +95,7 @@ impl Actor {
     }
 
     /// Nodes as they are after writes of ours.
-    pub fn take_answers(&mut self) -> Vec<NodeView> {
+    pub fn take_answers(&mut self) -> Vec<Kept<NodeView>> {
         std::mem::take(&mut self.answers)
     }
 
@@ -97,45 +104,35 @@ impl Actor {
         self.past.take_gone()
     }
 
-    /// Carries out what can be carried out now. Returns when to come back.
-    pub async fn carry_out(&mut self, actions: Vec<Action>, held_back: &[String], now: Timestamp) -> Option<Instant> {
+    /// Carries out what can be carried out now. `seen` is what the actions were planned from. Returns when to come back.
+    pub async fn carry_out(
+        &mut self,
+        actions: Vec<Action>,
+        held_back: &[String],
+        seen: &BTreeMap<&str, &NodeView>,
+        now: Timestamp,
+    ) -> Option<Instant> {
         self.past.retain(&actions, held_back);
         let (mut due, mut again) = (vec![], None);
         for action in actions {
             match self.past.turn(&action, Instant::now()) {
-                Turn::Now => due.push(self.request(action)),
+                Turn::Now => due.push(action),
                 Turn::At(time) => again = again.into_iter().chain([time]).min(),
                 Turn::Never => {}
             }
         }
-        let answers: Vec<_> = stream::iter(due).buffer_unordered(IN_FLIGHT).collect().await;
-        for answer in answers {
+        let sender = Sender {
+            client: self.client.clone(),
+            manager: self.manager,
+            namespace: self.namespace.clone(),
+            nodes: self.nodes.clone(),
+        };
+        // A request is made when it is sent, and its answer is taken when it comes: a look may ask for thousands.
+        let mut answers = pin!(stream::iter(due).map(|action| sender.send(action, seen)).buffer_unordered(IN_FLIGHT));
+        while let Some(answer) = answers.next().await {
             again = again.into_iter().chain(self.take(answer, now)).min();
         }
         again
-    }
-
-    fn request(&self, action: Action) -> impl Future<Output = Answer> + use<> {
-        let (client, manager, namespace) = (self.client.clone(), self.manager, self.namespace.clone());
-        async move {
-            match action {
-                Action::Patch { node, patch, tell } => {
-                    let params = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
-                    let api = Api::<Node>::all(client);
-                    let view = api.patch(&node, &params, &Patch::Merge(&patch)).await;
-                    Answer::Patched { node, view: view.map(|node| Box::new(NodeView::of(node))), tell }
-                }
-                Action::Evict { pod, uid, .. } => {
-                    let refusal = evict(client, &pod, &uid).await;
-                    Answer::Evicted { uid, refusal }
-                }
-                Action::DeleteDriverPod { name, uid, .. } => {
-                    let api = Api::<Pod>::namespaced(client, &namespace);
-                    let error = api.delete(&name, &exactly(&uid)).await.err();
-                    Answer::Deleted { uid, error: error.filter(|error| !is_gone(error)) }
-                }
-            }
-        }
     }
 
     /// Takes note of an answer. Returns when to look again because of it.
@@ -147,10 +144,10 @@ impl Actor {
                 if let Some(tell) = tell {
                     self.publish(&view, tell);
                 }
-                self.answers.push((*view).clone());
                 if view.carries_deploy_label {
-                    self.nodes.with(|store| store.answered(&node, *view));
+                    self.nodes.with(|store| store.answered(&node, view.clone()));
                 }
+                self.answers.push(view);
                 Some(again)
             }
             Answer::Patched { node, view: Err(error), .. } => Some(self.not_patched(&node, &error)),
@@ -174,7 +171,7 @@ impl Actor {
     fn measure(&self, node: &str, after: &NodeView, now: Timestamp) {
         let before = self.nodes.with(|store| store.get(node).cloned());
         let Some(before) = before.filter(|before| before.state != after.state) else { return };
-        if let (Some(state), Some(since)) = (before.state, before.record.and_then(|record| record.since)) {
+        if let (Some(state), Some(since)) = (before.state, before.record.as_ref().and_then(|record| record.since)) {
             self.metrics.left(state, now.duration_since(since).as_secs_f64());
         }
     }
@@ -207,6 +204,45 @@ impl Actor {
             action: "Upgrade",
             note: tell.note,
         });
+    }
+}
+
+/// Sends one request.
+struct Sender {
+    client: Client,
+    manager: &'static str,
+    namespace: String,
+    nodes: Shared<Counted<NodeView>>,
+}
+
+impl Sender {
+    async fn send(&self, action: Action, seen: &BTreeMap<&str, &NodeView>) -> Answer {
+        match action {
+            Action::Patch { node, mut patch, tell } => {
+                if let Some(version) = seen.get(node.as_str()).and_then(|before| self.newest(before)) {
+                    patch["metadata"]["resourceVersion"] = version.to_string().into();
+                }
+                let params = PatchParams { field_manager: Some(self.manager.into()), ..PatchParams::default() };
+                let api = Api::<Node>::all(self.client.clone());
+                let view = api.patch(&node, &params, &Patch::Merge(&patch)).await;
+                Answer::Patched { node, view: view.map(|node| Kept::new(NodeView::of(node))), tell }
+            }
+            Action::Evict { pod, uid, .. } => {
+                let refusal = evict(self.client.clone(), &pod, &uid).await;
+                Answer::Evicted { uid, refusal }
+            }
+            Action::DeleteDriverPod { name, uid, .. } => {
+                let api = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+                let error = api.delete(&name, &exactly(&uid)).await.err();
+                Answer::Deleted { uid, error: error.filter(|error| !is_gone(error)) }
+            }
+        }
+    }
+
+    /// The newest version of a node on which only heartbeats have come since it was looked at: a plan is made from what was seen
+    /// when something had changed last, and the last of its requests is sent long after the first.
+    fn newest(&self, before: &NodeView) -> Option<u64> {
+        self.nodes.with(|nodes| nodes.still(&before.name, before).map(|now| now.version))
     }
 }
 

@@ -4,6 +4,7 @@ mod look;
 mod planning;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use crate::pods::{DriverPod, Pod};
 use crate::policy::Policy;
 use crate::pool_status::statuses;
 use crate::pools::{self, Existing, Pools, Request};
-use crate::seen::Counted;
+use crate::seen::{Counted, Kept};
 use crate::standing::{self, Counts, Upgrades};
 use crate::strays::Strays;
 use crate::upgrade::Summary;
@@ -203,13 +204,14 @@ impl Extension for Driver {
             return Some(Instant::now());
         }
         let strays: Vec<_> = self.strays.iter().cloned().collect();
-        let nodes: Vec<_> = seen.nodes.iter().chain(&strays).collect();
+        let nodes: Vec<_> = seen.nodes.iter().chain(&strays).map(Deref::deref).collect();
         let refused = self.actor.refused(now);
         let sight = Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, refused: &refused, now };
         let mut plan = self.plan(&policy, &sight);
         self.follower.follow(&plan.follow);
         let actions = self.actions(&mut plan, &nodes);
-        let acted = self.actor.carry_out(actions, &plan.held_back, now).await;
+        let by_name = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
+        let acted = self.actor.carry_out(actions, &plan.held_back, &by_name, now).await;
         self.refused_moves = standing::refused(&self.pools, &self.actor.refused(now));
         for node in self.actor.take_answers() {
             self.strays.answered(node);
@@ -276,8 +278,8 @@ impl Extension for Driver {
     }
 }
 
-fn references<T>(all: &[T]) -> Vec<&T> {
-    all.iter().collect()
+fn references<T>(all: &[Kept<T>]) -> Vec<&T> {
+    all.iter().map(Deref::deref).collect()
 }
 
 /// Where the driver stands when it has no DaemonSet.

@@ -25,6 +25,8 @@ pub struct DriverPod {
     pub pool: Option<String>,
     /// Digest of what it installs.
     pub install: String,
+    /// Whether a DaemonSet owns it: when that is deleted, Kubernetes ends it, or tells it that it is on its own.
+    pub is_owned: bool,
     /// The kernel that its driver is built for, if it says so.
     pub kernel: Option<String>,
     /// Whether it is ready.

@@ -1,15 +1,50 @@
 //! Stores that know when something has changed that a decision could depend on. Nodes are written all the time, by heartbeats that
 //! change nothing but their version.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use accelerator_runtime::{Event, Holder, Store, Stored};
 
 use crate::node::{Node, NodeView};
 use crate::pods::{DriverPod, Pod};
 
+/// An object of a store, shared by all who look at it: thousands are there once.
+#[derive(Debug)]
+pub struct Kept<T>(Arc<T>);
+
+impl<T> Kept<T> {
+    /// Keeps this.
+    #[must_use]
+    pub fn new(object: T) -> Self {
+        Self(Arc::new(object))
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Stored> Stored for Kept<T> {
+    fn version(&self) -> u64 {
+        self.0.version()
+    }
+}
+
 /// What is known of objects, and how often that has changed.
 #[derive(Debug)]
 pub struct Counted<T> {
-    store: Store<T>,
+    store: Store<Kept<T>>,
     changes: u64,
 }
 
@@ -46,30 +81,30 @@ impl<T: Comparable> Counted<T> {
 
     /// All objects; `None` as long as they have not been listed.
     #[must_use]
-    pub fn snapshot(&self) -> Option<Vec<T>> {
+    pub fn snapshot(&self) -> Option<Vec<Kept<T>>> {
         self.store.snapshot()
     }
 
     /// An object, if it is known.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&T> {
+    pub fn get(&self, name: &str) -> Option<&Kept<T>> {
         self.store.get(name)
     }
 
     /// Takes over the answer to a write of ours.
-    pub fn answered(&mut self, name: &str, object: T) {
+    pub fn answered(&mut self, name: &str, object: Kept<T>) {
         self.changes += 1;
         self.store.answered(name, object);
     }
 
     /// An object, if nothing but its version has changed since it was as given.
     #[must_use]
-    pub fn still(&self, name: &str, before: &T) -> Option<&T> {
+    pub fn still(&self, name: &str, before: &T) -> Option<&Kept<T>> {
         self.store.get(name).filter(|now| now.is_same(before))
     }
 
     /// Returns whether something has changed.
-    fn apply(&mut self, event: Event<T>) -> bool {
+    fn apply(&mut self, event: Event<Kept<T>>) -> bool {
         let is_new = match &event {
             Event::Applied(name, object) => self.store.get(name).is_none_or(|known| !known.is_same(object)),
             Event::Bookmark(_) => false,
@@ -82,33 +117,33 @@ impl<T: Comparable> Counted<T> {
 }
 
 impl Holder<Node> for Counted<NodeView> {
-    type Value = NodeView;
+    type Value = Kept<NodeView>;
 
-    fn project(node: Node) -> NodeView {
-        NodeView::of(node)
+    fn project(node: Node) -> Kept<NodeView> {
+        Kept::new(NodeView::of(node))
     }
 
-    fn store(&mut self) -> &mut Store<NodeView> {
+    fn store(&mut self) -> &mut Store<Kept<NodeView>> {
         &mut self.store
     }
 
-    fn take(&mut self, event: Event<NodeView>) -> bool {
+    fn take(&mut self, event: Event<Kept<NodeView>>) -> bool {
         self.apply(event)
     }
 }
 
 impl Holder<Pod> for Counted<DriverPod> {
-    type Value = DriverPod;
+    type Value = Kept<DriverPod>;
 
-    fn project(pod: Pod) -> DriverPod {
-        DriverPod::of(pod, accelerator_runtime::now())
+    fn project(pod: Pod) -> Kept<DriverPod> {
+        Kept::new(DriverPod::of(pod, accelerator_runtime::now()))
     }
 
-    fn store(&mut self) -> &mut Store<DriverPod> {
+    fn store(&mut self) -> &mut Store<Kept<DriverPod>> {
         &mut self.store
     }
 
-    fn take(&mut self, event: Event<DriverPod>) -> bool {
+    fn take(&mut self, event: Event<Kept<DriverPod>>) -> bool {
         self.apply(event)
     }
 }
@@ -117,8 +152,8 @@ impl Holder<Pod> for Counted<DriverPod> {
 mod tests {
     use super::*;
 
-    fn node(version: u64, is_ready: bool) -> NodeView {
-        NodeView { name: "n".into(), version, is_ready, ..NodeView::default() }
+    fn node(version: u64, is_ready: bool) -> Kept<NodeView> {
+        Kept::new(NodeView { name: "n".into(), version, is_ready, ..NodeView::default() })
     }
 
     #[test]

@@ -8,6 +8,7 @@ use accelerator_runtime::Source;
 use kube::{Api, Client};
 
 use crate::node::{Node, NodeView};
+use crate::seen::Kept;
 use crate::upgrade::State;
 
 /// Looks them up.
@@ -16,9 +17,9 @@ pub struct Strays {
     client: Client,
     api: Api<Node>,
     /// Those that are known, by name.
-    nodes: BTreeMap<String, NodeView>,
+    nodes: BTreeMap<String, Kept<NodeView>>,
     /// The driver's nodes with marks of ours, as they were when last looked at or written.
-    marked: BTreeMap<String, NodeView>,
+    marked: BTreeMap<String, Kept<NodeView>>,
     is_listed: bool,
 }
 
@@ -43,13 +44,13 @@ impl Strays {
     }
 
     /// Those that are known.
-    pub fn iter(&self) -> impl Iterator<Item = &NodeView> {
+    pub fn iter(&self) -> impl Iterator<Item = &Kept<NodeView>> {
         self.nodes.values()
     }
 
     /// Takes over how a node is now; one without a mark is forgotten. One that has its mark by the write that this answers may
     /// leave before the next look.
-    pub fn answered(&mut self, node: NodeView) {
+    pub fn answered(&mut self, node: Kept<NodeView>) {
         if !is_marked(&node) {
             self.nodes.remove(&node.name);
         } else if let Some(stray) = self.nodes.get_mut(&node.name) {
@@ -66,7 +67,7 @@ impl Strays {
 
     /// Whether a node with marks of ours has left since the last look.
     #[must_use]
-    pub fn is_behind(&self, present: &[NodeView]) -> bool {
+    pub fn is_behind(&self, present: &[Kept<NodeView>]) -> bool {
         let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
         !self.is_listed || self.marked.keys().any(|name| !names.contains(name.as_str()))
     }
@@ -76,7 +77,7 @@ impl Strays {
     ///
     /// # Errors
     /// When the API server does not answer: then it is not known what is still to be undone.
-    pub async fn look(&mut self, present: &[NodeView]) -> Result<Vec<NodeView>, kube::Error> {
+    pub async fn look(&mut self, present: &[Kept<NodeView>]) -> Result<Vec<Kept<NodeView>>, kube::Error> {
         let mut read = vec![];
         if !self.is_listed {
             read = self.list().await?;
@@ -89,9 +90,9 @@ impl Strays {
         // Whatever became of it, its pool's label is to go.
         self.nodes.extend(with_label.into_iter().map(|node| (node.name.clone(), node)));
         for node in to_read {
-            read.extend(self.api.get_opt(&node.name).await?.map(NodeView::of));
+            read.extend(self.read(&node.name).await?);
         }
-        let is_stray = |node: &&NodeView| !names.contains(node.name.as_str()) && is_marked(node);
+        let is_stray = |node: &&Kept<NodeView>| !names.contains(node.name.as_str()) && is_marked(node);
         self.nodes.extend(read.iter().filter(is_stray).map(|node| (node.name.clone(), node.clone())));
         self.nodes.retain(|name, _| !names.contains(name.as_str()));
         self.marked =
@@ -103,18 +104,18 @@ impl Strays {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn read(&self, name: &str) -> Result<Option<NodeView>, kube::Error> {
-        Ok(self.api.get_opt(name).await?.map(NodeView::of))
+    pub async fn read(&self, name: &str) -> Result<Option<Kept<NodeView>>, kube::Error> {
+        Ok(self.api.get_opt(name).await?.map(|node| Kept::new(NodeView::of(node))))
     }
 
-    async fn list(&self) -> Result<Vec<NodeView>, kube::Error> {
+    async fn list(&self) -> Result<Vec<Kept<NodeView>>, kube::Error> {
         let left_open = [State::Cordoned, State::Restarting, State::Validating, State::Failed].map(State::as_str);
         let under_way = format!("{DRIVER_UPGRADE_STATE_LABEL} in ({})", left_open.join(","));
         let in_a_pool = format!("{DRIVER_POOL_LABEL},!{}", DRIVER.deploy_label);
         let mut read = vec![];
         for selector in [under_way, in_a_pool] {
             let nodes = Source::all::<Node>(self.client.clone()).labels(selector);
-            nodes.list(|node: Node| read.push(NodeView::of(node))).await?;
+            nodes.list(|node: Node| read.push(Kept::new(NodeView::of(node)))).await?;
         }
         Ok(read)
     }
@@ -137,8 +138,8 @@ mod tests {
         Strays { is_listed: true, ..Strays::new(client) }
     }
 
-    fn node(state: Option<State>) -> NodeView {
-        NodeView { name: "n".into(), state, ..NodeView::default() }
+    fn node(state: Option<State>) -> Kept<NodeView> {
+        Kept::new(NodeView { name: "n".into(), state, ..NodeView::default() })
     }
 
     #[tokio::test]

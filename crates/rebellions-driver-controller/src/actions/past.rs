@@ -104,6 +104,11 @@ impl Past {
         at.filter(|at| *at > now).map_or(Turn::Now, Turn::At)
     }
 
+    /// Whether a write to this node is asked for now.
+    pub(super) fn is_due(&self, node: &str, now: Instant) -> bool {
+        self.failing.get(node).is_none_or(|failing| failing.until <= now)
+    }
+
     /// What the API server last said to the eviction of a pod, when that was no.
     pub(super) fn refusal(&self, uid: &str) -> Option<&str> {
         match self.evictions.get(uid)? {
@@ -239,6 +244,7 @@ mod tests {
         let (second, is_news) = past.not_patched("n", refused(), first, 0.5);
         assert!(!is_news && second - first > first - now);
         assert_eq!(past.turn(&patch("n"), first), Turn::At(second));
+        assert!(!past.is_due("n", first) && past.is_due("n", second) && past.is_due("other", first));
         assert!(past.unread().is_empty(), "it is known that it was not written");
         assert_eq!(past.patched("n", first), first, "the next step is due");
         assert_eq!(past.turn(&patch("n"), first), Turn::Now);

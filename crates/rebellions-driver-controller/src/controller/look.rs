@@ -11,12 +11,13 @@ use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods, Pod, Rules};
 use crate::policy::Policy;
 use crate::pools::{self, Existing, Request};
+use crate::seen::Kept;
 
 /// Nodes and driver pods at one moment, and how often they had changed by then.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    pub(super) nodes: Arc<[NodeView]>,
-    pub(super) pods: Arc<[DriverPod]>,
+    pub(super) nodes: Arc<[Kept<NodeView>]>,
+    pub(super) pods: Arc<[Kept<DriverPod>]>,
     pub(super) changes: Option<(u64, u64)>,
 }
 
@@ -60,14 +61,14 @@ impl Driver {
     }
 
     /// Finds out what no watch tells: about nodes that have left the driver, and what became of writes that were not answered.
-    pub(super) async fn catch_up(&mut self, present: &[NodeView]) -> Result<(), kube::Error> {
+    pub(super) async fn catch_up(&mut self, present: &[Kept<NodeView>]) -> Result<(), kube::Error> {
         for node in self.strays.look(present).await? {
-            self.take_over(node);
+            self.take_over(&node);
         }
         let (read, outcome) = read_each(self.actor.unread(), async |name| self.strays.read(name).await).await;
         for (name, node) in read {
             match node {
-                Some(node) => self.take_over(node),
+                Some(node) => self.take_over(&node),
                 None => self.strays.gone(&name),
             }
             self.actor.read(&name);
@@ -76,10 +77,10 @@ impl Driver {
     }
 
     /// Takes over a node that was read, which may be newer than what the watch has shown.
-    fn take_over(&mut self, node: NodeView) {
+    fn take_over(&mut self, node: &Kept<NodeView>) {
         self.strays.answered(node.clone());
         if node.carries_deploy_label {
-            self.nodes.with(|store| store.answered(&node.name.clone(), node));
+            self.nodes.with(|store| store.answered(&node.name, node.clone()));
         }
     }
 

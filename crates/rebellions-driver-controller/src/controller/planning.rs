@@ -11,12 +11,16 @@ use crate::node::NodeView;
 use crate::pods::{DriverPod, NodePods};
 use crate::policy::Policy;
 use crate::pools::{self, Target};
+use crate::seen::Kept;
 use crate::upgrade::{self, Action, DriverPods, Fleet, Member, Refusal, UpgradePlan};
+
+/// How many nodes get or lose the label of their pool between two looks: a request is held as a whole until it is sent.
+const LABELS_AT_ONCE: usize = 500;
 
 /// What a plan is made from.
 pub(super) struct Sight<'a> {
     pub(super) nodes: &'a [&'a NodeView],
-    pub(super) pods: &'a [DriverPod],
+    pub(super) pods: &'a [Kept<DriverPod>],
     pub(super) sorted: &'a BTreeMap<String, NodePods>,
     pub(super) refused: &'a BTreeMap<String, Refusal>,
     pub(super) now: Timestamp,
@@ -67,19 +71,23 @@ impl Driver {
     pub(super) fn actions(&self, plan: &mut UpgradePlan, nodes: &[&NodeView]) -> Vec<Action> {
         let mut actions = std::mem::take(&mut plan.actions);
         let nodes: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
-        self.renew_versions(&mut actions, &nodes);
         let planned: BTreeSet<_> = actions.iter().map(|action| action.node().to_owned()).collect();
-        let mut moves = vec![];
-        for change in self.pools.moves.iter().filter(|change| !planned.contains(&change.node)) {
-            let Some(node) = nodes.get(change.node.as_str()) else { continue };
-            let patch = pools::patch(change, node.version);
-            moves.push(Action::Patch { node: change.node.clone(), patch, tell: None });
-        }
-        self.renew_versions(&mut moves, &nodes);
-        actions.append(&mut moves);
-        for node in self.strays.iter().filter(|node| node.pool.is_some() && !planned.contains(&node.name)) {
+        let moves = self.pools.moves.iter().filter_map(|change| {
+            let node = nodes.get(change.node.as_str())?;
+            Some((*node, pools::patch(change, node.version)))
+        });
+        let strays = self.strays.iter().filter(|node| node.pool.is_some()).map(|node| {
             // Its version is as old as its last sign; the label is ours whatever happened since.
-            let patch = json!({"metadata": {"uid": node.uid, "labels": {DRIVER_POOL_LABEL: null}}});
+            (&**node, json!({"metadata": {"uid": node.uid, "labels": {DRIVER_POOL_LABEL: null}}}))
+        });
+        let mut left = LABELS_AT_ONCE;
+        for (node, patch) in moves.chain(strays).filter(|(node, _)| !planned.contains(&node.name)) {
+            let is_due = self.actor.is_due(&node.name);
+            if is_due && left == 0 {
+                plan.held_back.push(node.name.clone());
+                continue;
+            }
+            left -= usize::from(is_due);
             actions.push(Action::Patch { node: node.name.clone(), patch, tell: None });
         }
         for pod in &self.pools.leftovers {
@@ -87,19 +95,5 @@ impl Driver {
             actions.push(Action::DeleteDriverPod { node: String::new(), name, uid });
         }
         actions
-    }
-
-    /// Lets patches be for the newest version of a node where only heartbeats have come since: a plan is made from what was seen
-    /// when something had changed last.
-    fn renew_versions(&self, actions: &mut [Action], seen: &BTreeMap<&str, &NodeView>) {
-        for action in actions {
-            let Action::Patch { node, patch, .. } = action else { continue };
-            let before = seen.get(node.as_str());
-            let version =
-                before.and_then(|before| self.nodes.with(|nodes| nodes.still(node, before).map(|now| now.version)));
-            if let Some(version) = version {
-                patch["metadata"]["resourceVersion"] = version.to_string().into();
-            }
-        }
     }
 }

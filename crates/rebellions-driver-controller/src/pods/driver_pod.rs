@@ -24,7 +24,7 @@ impl DriverPod {
         });
         let Pod { fields, view } = pod;
         let is_image_missing = is_image_missing(&fields);
-        let Fields { metadata, spec, status, .. } = fields;
+        let Fields { metadata, owners, spec, status } = fields;
         let version = version_of(&metadata);
         let label = |key: &str| metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned();
@@ -36,6 +36,7 @@ impl DriverPod {
             node: view.node(),
             pool: label(DRIVER_POOL_LABEL),
             install: annotation(DRIVER_INSTALL_ANNOTATION).unwrap_or_else(own),
+            is_owned: owners.iter().any(|owner| owner.controller),
             kernel: annotation(DRIVER_KERNEL_ANNOTATION),
             is_ready: view.is("Ready"),
             is_terminating: metadata.deletion_timestamp.is_some(),
@@ -109,6 +110,7 @@ mod tests {
             node: "n".into(),
             pool: Some("pool".into()),
             install: "digest".into(),
+            is_owned: true,
             kernel: Some("5.15.0".into()),
             is_ready: true,
             has_begun: true,

@@ -41,7 +41,9 @@ pub(super) fn moves(
         .map(|one| &one.pool)
         .filter(|pool| !removed.contains(daemon_set_name(pool.as_deref()).as_str()));
     let served: BTreeSet<_> = pools.wanted.iter().map(|pool| &pool.name).chain(kept).collect();
-    let is_left = |pod: &DriverPod| !served.contains(&pod.pool);
+    // A pod whose DaemonSet is gone and that is still owned is ended by Kubernetes.
+    let is_ended = |pod: &DriverPod| pod.is_owned && !existing.iter().any(|one| one.pool == pod.pool);
+    let is_left = |pod: &DriverPod| !served.contains(&pod.pool) && !is_ended(pod);
     let by_name: HashMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
     let mut on_node: HashMap<&str, Vec<&DriverPod>> = HashMap::new();
     let mut leftovers = vec![];

@@ -273,6 +273,16 @@ fn a_pod_that_was_left_behind_and_never_began_goes_before_the_node_moves() {
     assert_eq!(moves(&pools), [("n", Some(GENERIC_POOL))]);
 }
 
+/// A DaemonSet that was deleted with its pods: at five thousand nodes, to delete each of them too would double the work.
+#[test]
+fn a_pod_that_kubernetes_ends_is_left_to_it() {
+    let owned = DriverPod { is_owned: true, ..pod("n", None, "r.io/d:3.0.0") };
+    assert_eq!(decide(None, &[], std::slice::from_ref(&owned), &[]).leftovers, []);
+    // It is being deleted and its pods run on: this one will be told.
+    let ending = Existing { is_ending: true, ..Existing::default() };
+    assert_eq!(decide(None, &[], &[owned], &[ending]).leftovers.len(), 1);
+}
+
 /// Nobody selects the node any more, and no DaemonSet is there that would notice.
 #[test]
 fn a_pod_that_was_left_behind_goes_where_no_driver_is_wanted() {
