@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::PostParams;
 use rustix::process::Signal;
-use serde_json::json;
 use testbed::controller::NAMESPACE;
-use testbed::{Access, Cluster, Controller, Wait, eventually, skewed};
+use testbed::{Access, Cluster, Controller, Wait, eventually, install, skewed};
 
 use crate::programs::get;
 use crate::{CONTAINER, LABELER};
@@ -154,37 +156,64 @@ async fn without_an_api_server_nobody_leads() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With a wrong `--namespace`, creating the lease is answered as reading it is: it is not there.
+/// No program may make a lease, so that none can take another's before it is there: they come with the manifests.
 #[tokio::test]
-async fn a_namespace_that_is_not_there_is_told_and_waited_for() -> anyhow::Result<()> {
+async fn without_its_lease_a_program_says_what_to_do_and_waits() -> anyhow::Result<()> {
+    const MISSING: &str = "Lease does not exist; waiting for it";
     let mut cluster = Cluster::lease().await;
     cluster.spoil();
-    let meta = json!({"name": "leases-anywhere"});
-    let role = "rbac.authorization.k8s.io";
-    for object in [
-        json!({"apiVersion": format!("{role}/v1"), "kind": "ClusterRole", "metadata": meta, "rules": [
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}]}),
-        json!({"apiVersion": format!("{role}/v1"), "kind": "ClusterRoleBinding", "metadata": meta,
-            "roleRef": {"apiGroup": role, "kind": "ClusterRole", "name": "leases-anywhere"},
-            "subjects": [{"kind": "ServiceAccount", "name": LABELER, "namespace": NAMESPACE}]}),
-    ] {
-        cluster.create(&object)?;
-    }
-    let arguments = [QUICK, &["--namespace=nowhere"]].concat();
-    let mut labeler = Controller::start(&cluster, LABELER, &arguments).await?;
+    let lease = ["lease", LABELER, "-n", NAMESPACE];
+    let delete = || cluster.kubectl(&[&["delete"], &lease[..]].concat());
+    let apply = || {
+        let objects = install::render("base/node-labeler")?;
+        let lease: Vec<_> = objects.into_iter().filter(|object| object["kind"] == "Lease").collect();
+        install::apply(&cluster.kubeconfig, &lease)
+    };
+    let holder = || {
+        let path = ["get", "-o", "jsonpath={.spec.holderIdentity} {.spec.leaseTransitions}"];
+        cluster.kubectl(&[&path[..], &lease[..]].concat())
+    };
+    delete()?;
+    let mut labeler = Controller::start(&cluster, LABELER, QUICK).await?;
     let address = labeler.admin_address().await?;
-    eventually("the reason", async || {
-        let lines = labeler.log().into_iter().filter(|line| line["message"] == "Could not reach lease; trying again");
-        let words: Vec<_> = lines.map(|line| line["err"].to_string()).collect();
-        Wait::until(words, |words| words.iter().any(|words| words.contains("\\\"nowhere\\\" not found")))
-    })
-    .await;
+    let told = async |times: usize| {
+        eventually("the reason", async || Wait::until(said(&labeler, MISSING), |count| *count == times)).await;
+    };
+    told(1).await;
+    let line = labeler.log().into_iter().find(|line| line["message"] == MISSING).expect("it was said");
+    assert_eq!(
+        line["err"],
+        "there is no Lease node-labeler in the namespace accelerator-system, and nothing is written without it: apply \
+         deploy/base/node-labeler or what contains it, of which the Lease is a part, without namePrefix and nameSuffix; or \
+         correct --namespace"
+    );
     let mark = cluster.mark()?;
+    cluster.configure("default", Access::enable_all()).await?;
+    cluster.npu_nodes("l", 1, "container").await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(state(&address).await, "candidate");
+    assert_eq!(get(&address, "/readyz").await.0, 503, "so that the Deployment does not count it as available");
+    assert_eq!(mark.our_writes()?, []);
     let asked = mark.requests()?.into_iter().filter(|request| request.is_ours() && request.resource == "leases");
     let asked = asked.count();
-    assert!(asked <= 20, "{asked} requests in five seconds");
-    cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "nowhere"}}))?;
+    assert!((2..=10).contains(&asked), "{asked} requests in five seconds");
+
+    apply()?;
+    becomes(&address, "leader").await;
+    cluster.expect_deployed("l-0", CONTAINER).await;
+    let held = holder()?;
+    assert!(held.ends_with(" 0"), "{held}");
+    apply()?;
+    assert_eq!(holder()?, held, "applied again, it stays whose it is");
+    let old = cluster.client_of(LABELER).await?;
+    let made = Api::<Lease>::namespaced(old, NAMESPACE).create(&PostParams::default(), &Lease::default()).await;
+    assert!(matches!(&made, Err(kube::Error::Api(status)) if status.code == 403), "{made:?}");
+
+    // Deleted under its holder, who stops.
+    delete()?;
+    told(2).await;
+    becomes(&address, "candidate").await;
+    apply()?;
     becomes(&address, "leader").await;
     Ok(())
 }

@@ -43,7 +43,7 @@ fn the_default_overlay_is_everything() {
     assert_eq!(resources, expected);
 }
 
-/// Folder = package = binary = image = Deployment.
+/// Folder = package = binary = image = Deployment. A base passes that and nothing else.
 #[test]
 fn each_base_has_one_name_and_this_version() {
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
@@ -51,6 +51,15 @@ fn each_base_has_one_name_and_this_version() {
         let base = yaml(&root().join("deploy/base").join(program).join("kustomization.yaml"));
         let image = format!("ghcr.io/petasus-ai/{program}");
         assert_eq!(base["images"], json!([{"name": "controller", "newName": image, "newTag": version}]), "{program}");
-        assert_eq!(base["labels"][0]["pairs"]["app.kubernetes.io/name"], program);
+        let passed: Vec<_> = base.as_object().expect("fields").keys().map(String::as_str).collect();
+        if let Some(operand) = program.strip_suffix("controller") {
+            assert_eq!(base["namePrefix"], operand, "{program}");
+            let all = ["apiVersion", "kind", "namePrefix", "resources", "transformers", "images"];
+            assert!(passed.iter().all(|field| all.contains(field)), "{program}: {passed:?}");
+        }
+    }
+    for folder in ["crds", "base/namespaces"] {
+        let labels = &yaml(&root().join("deploy").join(folder).join("kustomization.yaml"))["labels"][0]["pairs"];
+        assert_eq!(labels["app.kubernetes.io/version"], version, "{folder}");
     }
 }

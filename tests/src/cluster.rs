@@ -9,13 +9,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 
 use crate::access::{OPERANDS, client_for};
 use crate::audit::Mark;
 use crate::wait::{Wait, eventually};
-use crate::{Access, ControlPlane, controller, workload};
+use crate::{Access, ControlPlane, controller, repository, workload};
 
 /// A control plane and somebody who may do everything on it.
 pub struct Cluster {
@@ -52,7 +53,7 @@ impl Cluster {
         &mut self.control_plane
     }
 
-    /// Removes what a test made: configs, operands, workloads, nodes, events, leases of controllers that were killed.
+    /// Removes what a test made: configs, operands, workloads, nodes, events, and who holds the leases.
     pub async fn empty(&self) -> anyhow::Result<()> {
         let (all, now) =
             (ListParams::default(), DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() });
@@ -76,7 +77,10 @@ impl Cluster {
             Wait::until(left, |left| *left == (0, 0, 0))
         })
         .await;
-        self.namespaced::<Lease>(controller::NAMESPACE).delete_collection(&now, &all).await?;
+        for program in repository::programs() {
+            let leases = self.namespaced::<Lease>(controller::NAMESPACE);
+            leases.patch(program, &PatchParams::default(), &Patch::Merge(json!({"spec": null}))).await?;
+        }
         self.namespaced::<Event>("default").delete_collection(&now, &all).await?;
         Ok(())
     }

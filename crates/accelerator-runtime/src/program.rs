@@ -168,8 +168,10 @@ async fn until_stopped(
 
 impl Runtime {
     fn elector(&self, options: &Options, timing: Timing) -> LeaderElector {
+        let namespace = options.namespace();
         LeaderElector {
-            api: Api::namespaced(self.client.clone(), &options.namespace()),
+            api: Api::namespaced(self.client.clone(), &namespace),
+            namespace,
             name: self.program.name,
             identity: Options::identity(),
             timing,

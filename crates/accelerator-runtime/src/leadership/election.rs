@@ -33,7 +33,6 @@ pub(crate) const JITTER: f64 = 1.2;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Request {
     Read,
-    Create(Lease),
     /// Replace the version that the lease names.
     Replace(Lease),
 }
@@ -117,10 +116,8 @@ impl Election {
             return Next::Wait(self.not_before);
         }
         let request = match &self.seen {
-            _ if !self.is_current => Request::Read,
-            None => Request::Create(self.taken(None, wall)),
-            Some(_) if !self.is_free(now) => Request::Read,
-            Some((lease, _)) => Request::Replace(self.taken(Some(lease), wall)),
+            Some((lease, _)) if self.is_current && self.is_free(now) => Request::Replace(self.taken(lease, wall)),
+            _ => Request::Read,
         };
         self.asking = Some(request.clone());
         Next::Ask(request)
@@ -141,12 +138,12 @@ impl Election {
                 self.see(lease, now);
                 self.not_before = if self.is_free(now) { now } else { later };
             }
+            // Whoever installs us makes it.
             Response::Absent => {
-                // A write to a lease that is gone says nothing about what came after it.
-                self.is_current = !wrote;
+                self.is_current = false;
                 self.seen = None;
                 self.renewed = None;
-                self.not_before = now;
+                self.not_before = later;
             }
             // Whoever was faster holds it now. We, if that was a write of ours whose answer got lost.
             Response::Conflict => {
@@ -194,8 +191,8 @@ impl Election {
     }
 
     /// The lease with us as its holder.
-    fn taken(&self, lease: Option<&Lease>, wall: Timestamp) -> Lease {
-        let mut taken = lease.cloned().unwrap_or_default();
+    fn taken(&self, lease: &Lease, wall: Timestamp) -> Lease {
+        let mut taken = lease.clone();
         let spec = taken.spec.get_or_insert_with(LeaseSpec::default);
         let is_ours = spec.holder_identity.as_ref() == Some(&self.identity);
         if !is_ours {

@@ -20,9 +20,19 @@ use accelerator_process::{chain, clock};
 /// How long giving the lease back may take. When it does not work, others wait for the lease to run out.
 const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What the last request found, so that a line is logged when that changes and not for each request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Lease,
+    /// The API server says that there is no such lease.
+    Nothing,
+    Nobody,
+}
+
 /// Takes part in the election for one lease.
 pub(crate) struct LeaderElector {
     pub api: Api<Lease>,
+    pub namespace: String,
     /// Name of the lease: the program's.
     pub name: &'static str,
     pub identity: String,
@@ -39,14 +49,14 @@ impl LeaderElector {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut election = Election::new(self.identity.clone(), self.timing, Instant::now());
         let mut told = None;
-        let mut is_answered = true;
+        let mut reached = Reached::Lease;
         loop {
             self.health.beat();
             let now = Instant::now();
             match election.next(now, clock::now()) {
                 Next::Ask(request) => {
                     let answer = tokio::select! {
-                        answer = self.ask(&request, &mut is_answered) => answer,
+                        answer = self.ask(&request, &mut reached) => answer,
                         () = stop.cancelled() => break,
                     };
                     election.answered(now, Instant::now(), answer, random());
@@ -74,26 +84,18 @@ impl LeaderElector {
     }
 
     /// Sends a request and waits no longer than half of what a leader has left to renew.
-    async fn ask(&self, request: &Request, is_answered: &mut bool) -> Response {
+    async fn ask(&self, request: &Request, reached: &mut Reached) -> Response {
         let params = PostParams::default();
         let answer = async {
             match request {
                 Request::Read => self.api.get(self.name).await,
-                Request::Create(lease) => {
-                    let mut lease = lease.clone();
-                    lease.metadata.name = Some(self.name.into());
-                    self.api.create(&params, &lease).await
-                }
                 Request::Replace(lease) => self.api.replace(self.name, &params, lease).await,
             }
         };
         let answer = tokio::time::timeout(self.timing.renew_deadline / 2, answer).await;
         let (answer, trouble) = match answer {
             Ok(Ok(lease)) => (Response::Is(lease), None),
-            // To an attempt to create it, it says that there is no such namespace.
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 && !matches!(request, Request::Create(_)) => {
-                (Response::Absent, None)
-            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => (Response::Absent, Some(self.remedy())),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => (Response::Conflict, None),
             Ok(Err(error)) => (Response::Failed, Some(chain(&error))),
             Err(_) => (Response::Failed, Some("no answer in time".into())),
@@ -102,13 +104,30 @@ impl LeaderElector {
             None => self.health.synced(),
             Some(_) => self.health.failing(),
         }
+        let now = match answer {
+            Response::Absent => Reached::Nothing,
+            Response::Failed => Reached::Nobody,
+            Response::Is(_) | Response::Conflict => Reached::Lease,
+        };
+        let before = std::mem::replace(reached, now);
         match trouble {
-            Some(err) if *is_answered => warn!(lease = self.name, err, "Could not reach lease; trying again"),
-            None if !*is_answered => info!(lease = self.name, "Lease can be reached again"),
+            Some(err) if now == Reached::Nothing && now != before => {
+                warn!(lease = self.name, err, "Lease does not exist; waiting for it");
+            }
+            Some(err) if now != before => warn!(lease = self.name, err, "Could not reach lease; trying again"),
+            None if now != before => info!(lease = self.name, "Lease can be reached again"),
             _ => {}
         }
-        *is_answered = answer != Response::Failed;
         answer
+    }
+
+    /// What to do when there is no lease, in the words of somebody who installs us.
+    fn remedy(&self) -> String {
+        let Self { name, namespace, .. } = self;
+        format!(
+            "there is no Lease {name} in the namespace {namespace}, and nothing is written without it: apply deploy/base/{name} or \
+             what contains it, of which the Lease is a part, without namePrefix and nameSuffix; or correct --namespace"
+        )
     }
 
     /// Opens or closes the fence; a log line and a metric when something changed.

@@ -8,22 +8,27 @@ fn seconds(count: f64) -> Duration {
 }
 
 /// A lease on a server that compares and swaps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Server {
     lease: Option<Lease>,
     version: u32,
 }
 
+/// The lease as it is installed: without a spec.
+impl Default for Server {
+    fn default() -> Self {
+        let mut lease = Lease::default();
+        lease.metadata.resource_version = Some("0".into());
+        Self { lease: Some(lease), version: 0 }
+    }
+}
+
 impl Server {
     fn answer(&mut self, request: &Request) -> Response {
-        let (Request::Create(wanted) | Request::Replace(wanted)) = request else {
-            return self.lease.clone().map_or(Response::Absent, Response::Is);
-        };
-        match (&self.lease, request) {
-            (None, Request::Replace(_)) => return Response::Absent,
-            (Some(_), Request::Create(_)) => return Response::Conflict,
-            (Some(lease), _) if lease.resource_version() != wanted.resource_version() => return Response::Conflict,
-            _ => {}
+        let Some(lease) = &self.lease else { return Response::Absent };
+        let Request::Replace(wanted) = request else { return Response::Is(lease.clone()) };
+        if lease.resource_version() != wanted.resource_version() {
+            return Response::Conflict;
         }
         self.version += 1;
         let mut lease = wanted.clone();
@@ -46,13 +51,28 @@ fn candidate(name: &str, now: Instant) -> Election {
 }
 
 #[test]
-fn the_first_creates_the_lease_and_leads() {
+fn the_first_takes_the_lease_that_nobody_held_and_leads() {
     let (now, mut server) = (Instant::now(), Server::default());
     let mut a = candidate("a", now);
     assert_eq!(a.state(now), State::Candidate);
     turn(&mut a, &mut server, now);
     assert_eq!(a.state(now), State::Leader);
     assert_eq!(a.leads_until(now), Some(now + TIMING.renew_deadline));
+    let spec = server.lease.and_then(|lease| lease.spec).expect("a spec");
+    assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("a"), Some(0)));
+}
+
+/// It comes with what installs us; making it is nobody's right.
+#[test]
+fn without_a_lease_one_asks_for_it_again_and_again() {
+    let (now, mut server) = (Instant::now(), Server { lease: None, version: 0 });
+    let mut a = candidate("a", now);
+    turn(&mut a, &mut server, now);
+    assert_eq!((a.state(now), a.leads_until(now)), (State::Candidate, None));
+    assert_eq!(a.next(now, Timestamp::UNIX_EPOCH), Next::Wait(now + TIMING.retry));
+    let installed = now + TIMING.retry;
+    turn(&mut a, &mut Server::default(), installed);
+    assert_eq!(a.state(installed), State::Leader);
 }
 
 #[test]
@@ -153,8 +173,9 @@ fn a_lease_that_was_taken_or_deleted_is_lost_at_once() {
     let answer = server.answer(&request);
     a.answered(later, later, answer, 0.0);
     assert_eq!(a.state(later), State::Candidate);
-    turn(&mut a, &mut server, later);
-    assert_eq!(a.state(later), State::Leader, "and made anew");
+    let installed = later + TIMING.retry;
+    turn(&mut a, &mut Server::default(), installed);
+    assert_eq!(a.state(installed), State::Leader, "and installed anew");
 }
 
 #[test]
