@@ -29,6 +29,8 @@ pub enum Profile {
     /// As functional, and real nodes can join: the API server listens on every address of this machine, is reached by
     /// their pods at [`HOST`], and asks kubelets for logs. kwok keeps to the nodes that are marked as [`PLAYED`].
     RealNodes,
+    /// As functional, and pods with one of Kubernetes' critical priority classes are refused in namespaces without a quota for them.
+    LimitedPriorities,
 }
 
 /// The address under which real nodes and their pods reach this machine. Each has a link of its own to it.
@@ -81,6 +83,7 @@ impl ControlPlane {
         std::fs::write(at("audit.yaml"), include_str!("../control-plane/audit.yaml"))?;
         std::fs::write(at("stages.yaml"), STAGES)?;
         std::fs::write(at("scheduler.yaml"), scheduler_config(&at("scheduler.kubeconfig"))?)?;
+        std::fs::write(at("admission.yaml"), limited_priorities().to_string())?;
         std::fs::write(at("kwok.yaml"), serde_json::to_vec(&kwok_options(profile))?)?;
 
         let kubeconfig = at("admin.kubeconfig");
@@ -215,17 +218,37 @@ fn apiserver_arguments(folder: &Path, profile: Profile, port: u16, etcd: u16) ->
             ("kubelet-client-key", &at("admin.key")),
             ("kubelet-preferred-address-types", "InternalIP"),
         ])),
-        Profile::Functional | Profile::Scale => arguments.extend(flags([
+        Profile::Functional | Profile::Scale | Profile::LimitedPriorities => arguments.extend(flags([
             ("bind-address", "127.0.0.1"),
             ("advertise-address", "127.0.0.1"),
             ("endpoint-reconciler-type", "none"),
         ])),
+    }
+    if profile == Profile::LimitedPriorities {
+        arguments.push(format!("--admission-control-config-file={}", at("admission.yaml")));
     }
     if profile == Profile::Scale {
         // Nobody is there to take the taint away again.
         arguments.push("--disable-admission-plugins=TaintNodesByCondition".into());
     }
     arguments
+}
+
+/// Source: Kubernetes' documentation of resource quotas, "Limit Priority Class consumption by default".
+fn limited_priorities() -> Value {
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "ResourceQuota", "configuration": {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "ResourceQuotaConfiguration",
+            "limitedResources": [{"resource": "pods", "matchScopes": [{
+                "scopeName": "PriorityClass",
+                "operator": "In",
+                "values": ["system-cluster-critical", "system-node-critical"],
+            }]}],
+        }}],
+    })
 }
 
 fn controller_manager_arguments(folder: &Path, profile: Profile) -> Vec<String> {
@@ -243,6 +266,9 @@ fn controller_manager_arguments(folder: &Path, profile: Profile) -> Vec<String> 
         "serviceaccount-controller",
         "serviceaccount-token-controller",
     ];
+    if profile == Profile::LimitedPriorities {
+        controllers.push("resourcequota-controller");
+    }
     if profile != Profile::Scale {
         controllers.extend(["node-lifecycle-controller", "taint-eviction-controller"]);
     }

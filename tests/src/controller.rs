@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::kubeconfig::{self, User};
 use crate::process::Process;
 use crate::programs::{own_binary, shipped_binary};
-use crate::{Access, admin};
+use crate::{Access, admin, repository};
 
 /// The namespace of the controllers' service accounts.
 pub const NAMESPACE: &str = "accelerator-system";
@@ -50,6 +50,23 @@ impl Controller {
         Self::start_binary(access, name, &shipped_binary(name)?, &[], &[]).await
     }
 
+    /// Starts what a Deployment of `deploy/` runs, as a pod of it would run: as its service account in its namespace, with
+    /// the environment that is written down in it.
+    pub async fn start_installed(access: &Access, deployment: &Value, arguments: &[&str]) -> anyhow::Result<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let pod = &deployment["spec"]["template"]["spec"];
+        let (namespace, account) = (text(&deployment["metadata"]["namespace"]), text(&pod["serviceAccountName"]));
+        let image = text(&pod["containers"][0]["image"]);
+        let runs = |program: &str| image.split(['/', ':', '@']).any(|part| part == program);
+        let name =
+            repository::programs().find(|program| runs(program)).with_context(|| format!("{image} is not ours"))?;
+        let written = pod["containers"][0]["env"].as_array().into_iter().flatten();
+        let written = written.filter_map(|one| Some((one["name"].as_str()?, one["value"].as_str()?.to_owned())));
+        let environment: Vec<_> = written.chain([("NAMESPACE", namespace.clone())]).collect();
+        let kubeconfig = identity_in(access, &namespace, &account).await?;
+        Self::start_as(access, name, &kubeconfig, &own_binary(name)?, arguments, &environment)
+    }
+
     async fn start_binary(
         access: &Access,
         name: &'static str,
@@ -58,8 +75,19 @@ impl Controller {
         environment: &[(&str, String)],
     ) -> anyhow::Result<Self> {
         let kubeconfig = identity(access, name).await?;
+        Self::start_as(access, name, &kubeconfig, binary, arguments, environment)
+    }
+
+    fn start_as(
+        access: &Access,
+        name: &'static str,
+        kubeconfig: &Path,
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
-        command.env_clear().env("KUBECONFIG", &kubeconfig).env("RUST_BACKTRACE", "1");
+        command.env_clear().env("KUBECONFIG", kubeconfig).env("RUST_BACKTRACE", "1");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.args(["--admin-address", "127.0.0.1:0", "--log-format", "json"]).args(arguments);
         let log = access.folder.join(format!("{name}.{}.log", next_number()));
@@ -113,16 +141,24 @@ impl Controller {
 
 /// A kubeconfig with a fresh token of the program's service account.
 pub async fn identity(access: &Access, name: &str) -> anyhow::Result<PathBuf> {
-    let accounts = access.namespaced::<ServiceAccount>(NAMESPACE);
+    identity_in(access, NAMESPACE, name).await
+}
+
+async fn identity_in(access: &Access, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let accounts = access.namespaced::<ServiceAccount>(namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() },
         ..TokenRequest::default()
     };
     let answer = accounts.create_token_request(name, &PostParams::default(), &request).await;
     let answer = answer.with_context(|| format!("no token for {name}; is deploy/base/{name} installed?"))?;
-    let token = access.folder.join(format!("{name}.token"));
+    let token = access.folder.join(format!("{namespace}.{name}.token"));
     std::fs::write(&token, answer.status.context("a token request without a token")?.token)?;
-    kubeconfig::write(&access.folder.join(format!("{name}.kubeconfig")), &access.entry, &User::TokenFile(&token))
+    kubeconfig::write(
+        &access.folder.join(format!("{namespace}.{name}.kubeconfig")),
+        &access.entry,
+        &User::TokenFile(&token),
+    )
 }
 
 /// A program may be started several times; each has a log of its own.

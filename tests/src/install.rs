@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -13,12 +13,45 @@ use crate::repository;
 
 /// `kustomize build`: the objects of a folder below `deploy/`.
 pub fn render(folder: &str) -> anyhow::Result<Vec<Value>> {
-    let path = repository::root().join("deploy").join(folder);
-    let output = Command::new(control_plane_binary("kustomize")?).arg("build").arg(&path).output()?;
+    objects(&build(&repository::root().join("deploy").join(folder))?)
+}
+
+/// What a kustomization of somebody's own, beside `deploy`, renders to: it names `../deploy/base/X`.
+pub fn render_own(kustomization: &Value) -> anyhow::Result<Vec<Value>> {
+    let folder = tempfile::tempdir()?;
+    // A resource cannot be named by an absolute path.
+    std::os::unix::fs::symlink(repository::root().join("deploy"), folder.path().join("deploy"))?;
+    let own = folder.path().join("own");
+    std::fs::create_dir(&own)?;
+    std::fs::write(own.join("kustomization.yaml"), kustomization.to_string())?;
+    objects(&build(&own)?)
+}
+
+/// What `kustomize build` prints of a folder.
+pub fn build(path: &Path) -> anyhow::Result<String> {
+    let output = Command::new(control_plane_binary("kustomize")?).arg("build").arg(path).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "could not render {}:\n{errors}", path.display());
-    let text = String::from_utf8(output.stdout)?;
-    serde_saphyr::from_multiple(&text).with_context(|| format!("could not read what {} renders to", path.display()))
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The objects in what was rendered.
+pub fn objects(text: &str) -> anyhow::Result<Vec<Value>> {
+    serde_saphyr::from_multiple(text).context("could not read what was rendered")
+}
+
+/// Writes each overlay as one file, `install-OVERLAY.yaml`: what a release ships. Returns their paths.
+pub fn release_manifests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder)?;
+    let mut written = vec![];
+    for overlay in std::fs::read_dir(repository::root().join("deploy/overlays"))? {
+        let overlay = overlay?;
+        let path = folder.join(format!("install-{}.yaml", overlay.file_name().to_string_lossy()));
+        std::fs::write(&path, build(&overlay.path())?)?;
+        written.push(path);
+    }
+    written.sort();
+    Ok(written)
 }
 
 /// `kubectl apply --server-side -f -`

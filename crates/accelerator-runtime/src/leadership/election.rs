@@ -30,6 +30,7 @@ pub(crate) struct Timing {
 pub(crate) const JITTER: f64 = 1.2;
 
 /// What to send.
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for a moment")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Request {
     Read,
