@@ -22,6 +22,12 @@ fn tuned() -> (Value, Vec<(&'static str, Value)>) {
             "resources": {"limits": {"memory": "64Mi", "cpu": 2}, "requests": {"cpu": "0.5"}},
             "env": [{"name": "A", "value": "1"}, {"name": "B"}],
             "args": ["--oneshot=false"],
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["", "b"]}, {"key": "rack", "operator": "Exists"}]}]}}},
+            "tolerations": [{"key": "example.com/own", "operator": "Exists"}, {"key": "example.com/dedicated",
+                "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}],
+            "updateStrategy": {"maxSurge": "30%"},
         },
     });
     let template = |path: &'static str| path;
@@ -32,6 +38,17 @@ fn tuned() -> (Value, Vec<(&'static str, Value)>) {
         (
             "/spec/tolerations/1",
             json!({"key": "example.com/dedicated", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}),
+        ),
+        ("/spec/tolerations/2", json!({"key": "example.com/own", "operator": "Exists"})),
+        ("/spec/tolerations/3", Value::Null),
+        (
+            "/spec/nodeSelector",
+            json!({"kubernetes.io/arch": "amd64", "rebellions.ai/npu.deploy.npu-feature-discovery": "true"}),
+        ),
+        (
+            "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
+            json!([{"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["", "b"]},
+                                         {"key": "rack", "operator": "Exists"}]}]),
         ),
         ("/spec/priorityClassName", json!("system-cluster-critical")),
         ("/spec/imagePullSecrets", json!([{"name": "one"}, {"name": "two"}])),
@@ -67,7 +84,8 @@ async fn every_field_reaches_the_daemonset_and_leaves_it_again() -> anyhow::Resu
         })
         .await;
     }
-    assert_eq!(spec().await["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 3);
+    // The one for all is not for what may surge.
+    assert_eq!(spec().await["updateStrategy"]["rollingUpdate"], json!({"maxSurge": "30%", "maxUnavailable": 0}));
     assert_eq!(spec().await["selector"], default["selector"]);
 
     cluster.configure("default", Access::enable(&["npu-feature-discovery"])).await?;
@@ -88,11 +106,13 @@ async fn every_container_is_set_and_put_back() -> anyhow::Result<()> {
         "daemonsets": {
             "image": {"registry": "all.example.com:5000/hub", "imagePullPolicy": "Always", "imagePullSecrets": ["all"]},
             "kubeletRootDir": "/data/kubelet",
-            "updateStrategy": {"minReadySeconds": 5},
+            "updateStrategy": {"minReadySeconds": 5, "maxUnavailable": 2},
         },
         "metricExporter": {
             "enabled": true,
             "image": {"imagePullSecrets": ["own", "all"]},
+            "hostNetwork": true,
+            "hostPort": 9400,
             "daemon": {
                 "image": {"registry": "own.example.com", "tag": "3.2.2", "imagePullPolicy": "Never"},
                 "env": [{"name": "A", "value": "1"}],
@@ -103,6 +123,12 @@ async fn every_container_is_set_and_put_back() -> anyhow::Result<()> {
     cluster.configure("default", section).await?;
     for (path, value) in [
         ("/minReadySeconds", json!(5)),
+        // Where nothing may surge, the one for all holds.
+        ("/updateStrategy/rollingUpdate/maxUnavailable", json!(2)),
+        ("/template/spec/hostNetwork", json!(true)),
+        ("/template/spec/containers/0/ports/0/hostPort", json!(9400)),
+        ("/template/spec/containers/0/ports/0/containerPort", json!(9400)),
+        ("/template/spec/initContainers/0/ports/0/hostPort", json!(50051)),
         ("/template/spec/imagePullSecrets", json!([{"name": "all"}, {"name": "own"}])),
         (
             "/template/spec/containers/0/image",

@@ -93,7 +93,85 @@ fn wrong() -> Vec<(&'static str, Value)> {
         ("vfioManager.args", vfio(json!({"args": "--one"}))),
         ("vfioManager.image.name", vfio(json!({"image": {"name": "rebellions/{family}/agent"}}))),
     ]);
+    all.extend(wrong_placement());
     all
+}
+
+/// What an admin could get wrong about where and how pods of one component run.
+fn wrong_placement() -> Vec<(&'static str, Value)> {
+    let of = |section: &str, mut settings: Value| {
+        settings["enabled"] = json!(true);
+        json!({section: settings})
+    };
+    let driver = |settings: Value| of("driver", settings);
+    let terms = |terms: Value| {
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        driver(json!({"affinity": {"nodeAffinity": required}}))
+    };
+    let one = |requirement: Value| terms(json!([{"matchExpressions": [requirement]}]));
+    let path = "driver.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let requirement = "driver.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]\
+                       .matchExpressions[0]";
+    let key = "driver.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]\
+               .matchExpressions[0].key";
+    let too_many: Vec<_> = (0..17).map(|_| json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]})).collect();
+    vec![
+        ("driver.nodeSelector", driver(json!({"nodeSelector": {"-a": "b"}}))),
+        ("driver.nodeSelector", driver(json!({"nodeSelector": {"rebellions.ai/npu.deploy.driver": "true"}}))),
+        ("driver.nodeSelector", driver(json!({"nodeSelector": {"rebellions.ai/npu.deploy.device-plugin": "true"}}))),
+        ("driver.nodeSelector", driver(json!({"nodeSelector": {"rebellions.ai/npu-driver-pool": "p"}}))),
+        ("nfd.nodeSelector.zone", of("nfd", json!({"nodeSelector": {"zone": "a b"}}))),
+        ("nfd.nodeSelector.zone", of("nfd", json!({"nodeSelector": {"zone": true}}))),
+        (path, terms(json!([]))),
+        (path, terms(too_many.into())),
+        (path, terms(json!([{"matchExpressions": []}]))),
+        (path, terms(json!([{}]))),
+        (key, one(json!({"key": "a b", "operator": "Exists"}))),
+        (key, one(json!({"key": "", "operator": "Exists"}))),
+        (key, one(json!({"key": "rebellions.ai/npu-driver-pool", "operator": "Exists"}))),
+        (key, one(json!({"key": "rebellions.ai/npu.deploy.driver", "operator": "DoesNotExist"}))),
+        (requirement, one(json!({"key": "a", "operator": "Gt", "values": ["1"]}))),
+        (requirement, one(json!({"key": "a", "operator": "In"}))),
+        (requirement, one(json!({"key": "a", "operator": "NotIn", "values": []}))),
+        (requirement, one(json!({"key": "a", "operator": "Exists", "values": ["b"]}))),
+        (requirement, one(json!({"key": "a", "operator": "In", "values": ["b c"]}))),
+        ("driver.tolerations[0].operator", driver(json!({"tolerations": [{"value": "a"}]}))),
+        ("nfd.updateStrategy.maxSurge", of("nfd", json!({"updateStrategy": {"maxSurge": 0}}))),
+        ("nfd.updateStrategy.maxSurge", of("nfd", json!({"updateStrategy": {"maxSurge": "101%"}}))),
+        ("metricExporter.hostPort", of("metricExporter", json!({"hostPort": 0}))),
+        ("metricExporter.hostPort", of("metricExporter", json!({"hostPort": 65536}))),
+        ("metricExporter.hostPort", of("metricExporter", json!({"hostPort": "metrics"}))),
+        ("metricExporter.hostPort", of("metricExporter", json!({"hostPort": 50051, "hostNetwork": true}))),
+        ("metricExporter.hostNetwork", of("metricExporter", json!({"hostNetwork": "yes"}))),
+    ]
+}
+
+/// A setting that a component does not have is no setting: kubectl, Flux and Argo CD have the API server refuse it.
+#[tokio::test]
+async fn a_setting_of_another_component_is_refused_by_its_name() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    for (section, field, value) in [
+        ("driver", "updateStrategy", json!({"maxSurge": 1})),
+        ("devicePlugin", "updateStrategy", json!({"maxSurge": 1})),
+        ("metricExporter", "updateStrategy", json!({"maxSurge": 1})),
+        ("vfioManager", "updateStrategy", json!({"maxSurge": 1})),
+        ("nfd", "hostPort", json!(9400)),
+        ("devicePlugin", "hostNetwork", json!(true)),
+        ("vfioManager", "volumes", json!([])),
+        ("daemonsets", "nodeSelector", json!({"a": "b"})),
+        ("nfd", "affinity", json!({"podAntiAffinity": {}})),
+    ] {
+        let mut settings = json!({field: value});
+        if section != "daemonsets" {
+            settings["enabled"] = json!(true);
+        }
+        let object = json!({"apiVersion": "petasus.io/v1beta1", "kind": "AcceleratorConfig", "metadata": {"name": "wrong"},
+                            "spec": {"providers": {"rebellions": {section: settings}}}});
+        let refused = format!("{:#}", cluster.create(&object).expect_err("nobody reads it"));
+        let name = if field == "affinity" { "podAntiAffinity" } else { field };
+        assert!(refused.contains(&format!("{section}.")) && refused.contains(name), "{section}.{field}: {refused}");
+    }
+    Ok(())
 }
 
 /// What an admin could get wrong about the driver alone.
@@ -259,6 +337,14 @@ async fn what_is_taken_can_be_applied() -> anyhow::Result<()> {
         json!({"resources": {"limits": {"cpu": "1e3", "memory": "0.5Gi", "ephemeral-storage": "1.5M", "a.b/c": "1k"},
                              "requests": {"cpu": "+1.", "memory": ".25Gi", "a.b/c": 1000}}}),
         json!({"resources": {"limits": {"hugepages-2Mi": "4Mi", "cpu": 0}, "requests": {"hugepages-2Mi": "4Mi"}}}),
+        json!({"nodeSelector": {"Example.com/A_b": "", "zone": "X_1.y"}, "affinity": {"nodeAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "In", "values": ["", "B_1"]}, {"key": "b", "operator": "Exists", "values": null}]},
+                {"matchExpressions": null}]}}},
+            "tolerations": [{"operator": "Exists"}, {"key": "a", "effect": "NoExecute", "tolerationSeconds": 0}]}),
+        json!({"nodeSelector": null, "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": null}}}, "tolerations": null}),
+        json!({"affinity": {"nodeAffinity": null}}),
     ];
     for (index, settings) in sections.into_iter().enumerate() {
         let mut section = json!({"enabled": true});

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::null::null_is_empty;
-use crate::{AcceleratorConfigStatus, ComponentSpec, DaemonSets, DevicePluginSpec, DriverSpec, MetricExporterSpec};
+use crate::{
+    AcceleratorConfigStatus, ComponentSpec, DaemonSets, DevicePluginSpec, DriverSpec, FeatureDiscoverySpec,
+    MetricExporterSpec,
+};
 
 /// Describes, once for the whole cluster, which accelerator software runs on nodes and how. Which node runs what is said
 /// by the node label `rebellions.ai/npu.workload.config` (`container` or `vm-passthrough`). When there are several
@@ -129,7 +132,7 @@ pub struct Rebellions {
     /// NPU feature discovery: labels nodes with the properties of their NPUs, in both modes. It writes a feature file
     /// that Node Feature Discovery turns into node labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nfd: Option<ComponentSpec>,
+    pub nfd: Option<FeatureDiscoverySpec>,
     /// Binds NPUs to the driver vfio-pci, on nodes in mode vm-passthrough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vfio_manager: Option<ComponentSpec>,

@@ -3,7 +3,7 @@
 //! Source of the label keys and of the components per workload: the operator's documented contract
 //! (`docs/concepts.md`), which is that of its predecessor, petasus accelerator-operator.
 
-use crate::{ComponentSpec, ContainerSpec, Rebellions};
+use crate::{ComponentSpec, ContainerSpec, Rebellions, SurgeStrategy};
 
 /// The admin's label that says what a node's NPUs are for. Values: [`Workload::as_str`].
 pub const WORKLOAD_CONFIG_LABEL: &str = "rebellions.ai/npu.workload.config";
@@ -75,6 +75,25 @@ pub const NPU_RESOURCE_PREFIX: &str = "rebellions.ai/";
 /// The vendor's driver for dynamic resource allocation.
 pub const DRA_DRIVER: &str = "npu.rebellions.ai";
 
+/// Schema rule for the key of a label that settings select nodes by: none that a program of ours writes. A component's own deploy label decides
+/// anyway, and one that selects by another's would come and go with it.
+macro_rules! not_ours {
+    ($key:literal) => {
+        concat!(
+            "!",
+            $key,
+            ".startsWith('rebellions.ai/npu.deploy.') && !",
+            $key,
+            ".startsWith('rebellions.ai/npu-driver')"
+        )
+    };
+}
+pub(crate) use not_ours;
+
+/// What [`not_ours`] demands.
+pub(crate) const NOT_OURS_MESSAGE: &str =
+    "must not be a label that the operator writes (rebellions.ai/npu.deploy.*, rebellions.ai/npu-driver*)";
+
 /// What the NPUs of a node are for: a node's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
@@ -127,6 +146,8 @@ pub struct Component {
     pub section: fn(&Rebellions) -> Option<&ComponentSpec>,
     /// The containers of its pods beside the main one, which have settings of their own.
     pub containers: &'static [Container],
+    /// How its pods are replaced when two of them may be on a node; `None` when the admin did not say, or when two may not.
+    pub surge: fn(&Rebellions) -> Option<&SurgeStrategy>,
 }
 
 /// A container of a component's pods beside the main one.
@@ -181,6 +202,7 @@ macro_rules! component {
                 section: |rebellions| rebellions.$field.as_ref()?.$settings.as_ref(),
                 image_of: first!($(Some(&$image_of),)? None),
             }),*],
+            surge: |_| None,
         }
     };
 }
@@ -213,8 +235,10 @@ pub static METRIC_EXPORTER: Component = component!(
     [("rbln-daemon", daemon)]
 );
 /// Labels nodes with the properties of their NPUs.
-pub static NPU_FEATURE_DISCOVERY: Component =
-    component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough; uses driver], []);
+pub static NPU_FEATURE_DISCOVERY: Component = Component {
+    surge: |rebellions| rebellions.nfd.as_ref()?.update_strategy.as_ref(),
+    ..component!("npu-feature-discovery", "NpuFeatureDiscovery", nfd, "nfd", [Container, VmPassthrough; uses driver], [])
+};
 /// Binds NPUs to vfio-pci, for virtual machines.
 pub static VFIO_MANAGER: Component =
     component!("vfio-manager", "VfioManager", vfio_manager, "vfioManager", [VmPassthrough], []);
@@ -258,6 +282,21 @@ mod tests {
     fn what_uses_the_driver_is_the_contract() {
         let uses: Vec<_> = COMPONENTS.iter().filter(|row| row.uses_driver).map(|row| row.name).collect();
         assert_eq!(uses, ["device-plugin", "metric-exporter", "npu-feature-discovery"]);
+    }
+
+    /// The rule has no list of labels that somebody could forget.
+    #[test]
+    fn what_settings_may_not_select_by_is_every_label_that_we_write() {
+        let rule = not_ours!("key");
+        let is_refused = |key: &str| rule.split('\'').skip(1).step_by(2).any(|prefix| key.starts_with(prefix));
+        let ours = COMPONENTS.map(|row| row.deploy_label).into_iter();
+        for key in ours.chain([SKIP_LABEL, DRIVER_POOL_LABEL, DRIVER_UPGRADE_STATE_LABEL, DRIVER_UPGRADE_SKIP_LABEL]) {
+            assert!(is_refused(key), "{key}");
+        }
+        for key in [WORKLOAD_CONFIG_LABEL, NPU_FAMILY_LABEL, "topology.kubernetes.io/zone", "rebellions.ai/npu.product"]
+        {
+            assert!(!is_refused(key), "{key}");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Toleration;
 use crate::amount::{SOME, SOME_MESSAGE};
 use crate::image::REGISTRY;
+use crate::label::LabelValue;
 use crate::null::null_is_empty;
 
 /// Settings common to the pods of every component.
@@ -30,7 +30,8 @@ pub struct DaemonSets {
     #[schemars(extend("maxProperties" = 256))]
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Tolerations for the pods of every component, added to the one for `rebellions.ai/npu` that they always have.
+    /// Tolerations for the pods of every component, added to the one for `rebellions.ai/npu` that they always have. A component's own
+    /// are added to these.
     #[schemars(length(max = 256))]
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
@@ -73,15 +74,6 @@ pub struct ImageSource {
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<String>,
 }
-
-/// Schema of a label's value.
-#[derive(JsonSchema)]
-#[schemars(inline, transparent)]
-struct LabelValue(
-    #[schemars(length(max = 63), regex(pattern = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"))]
-    #[expect(dead_code, reason = "only its schema is used")]
-    String,
-);
 
 /// How pods are replaced when a component changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -2,6 +2,7 @@
 //! the table of components. Everything here is data and pure functions; nothing talks to a cluster.
 
 mod active;
+mod affinity;
 mod amount;
 mod component;
 mod config;
@@ -12,6 +13,7 @@ mod driver;
 mod driver_status;
 mod duration;
 mod image;
+mod label;
 mod null;
 mod observed;
 mod quantity;
@@ -21,7 +23,10 @@ mod text;
 mod toleration;
 
 pub use active::{active, active_first};
-pub use component::{ComponentSpec, ContainerSpec, DevicePluginSpec, EnvVar, MetricExporterSpec};
+pub use affinity::{Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+pub use component::{
+    ComponentSpec, ContainerSpec, DevicePluginSpec, EnvVar, FeatureDiscoverySpec, MetricExporterSpec, SurgeStrategy,
+};
 pub use config::{AcceleratorConfig, AcceleratorConfigSpec, Providers, Rebellions, WorkloadDefaults};
 pub use crd::{crd, crd_yaml};
 pub use daemon_sets::{DaemonSets, ImageSource, UpdateStrategy};
@@ -29,6 +34,7 @@ pub use driver::{DrainPolicy, DriverSpec, EvictionPolicy, UpgradePolicy, WaitFor
 pub use driver_status::{NodeUpgradeStatus, PoolStatus, UpgradeStatus};
 pub use duration::Duration;
 pub use image::Image;
+pub use label::LabelSet;
 pub use observed::ObservedConfig;
 pub use quantity::Quantity;
 pub use resources::ResourceRequirements;

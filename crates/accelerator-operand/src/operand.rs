@@ -1,5 +1,6 @@
 //! An operand is a value: a row of the contract and a default manifest.
 
+use accelerator_api::Rebellions;
 use accelerator_api::contract::Component;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use serde_json::Value;
@@ -13,8 +14,8 @@ pub struct Operand {
     pub component: &'static Component,
     /// Its default DaemonSet as YAML, embedded so that a controller and its defaults cannot differ in version.
     pub manifest: &'static str,
-    /// Changes that no setting can express, made last. Most operands make none.
-    pub customize: fn(&mut DaemonSet),
+    /// What this operand alone does with settings, and changes that no setting can express, made last. Most operands make none.
+    pub customize: fn(&mut DaemonSet, &Rebellions),
 }
 
 /// A default manifest that is no DaemonSet, or not one that the settings can be laid over. It cannot happen in a release:

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use accelerator_api::contract::{Component, RENDERED_ANNOTATION};
 use accelerator_api::{
-    ComponentSpec, DaemonSets, EnvVar, Image, ImageSource, Quantity, Rebellions, ResourceRequirements, UpdateStrategy,
+    Affinity, ComponentSpec, DaemonSets, EnvVar, Image, ImageSource, Quantity, Rebellions, ResourceRequirements,
+    Toleration, UpdateStrategy,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, RollingUpdateDaemonSet};
 use k8s_openapi::api::core::v1::{self, Container, LocalObjectReference, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use crate::{Operand, image};
@@ -60,8 +62,11 @@ impl Template {
     /// | resources, args | the container's as a whole, else default |
     /// | env | merged by name, the container's wins |
     /// | labels, annotations | merged into the pods', settings win; what the selector names stays |
-    /// | tolerations, image pull secrets | added to the default ones |
+    /// | tolerations, image pull secrets | those for all and the component's, added to the default ones |
+    /// | node selector | added to the default one, which stays |
+    /// | affinity | the component's |
     /// | priority class, update strategy, kubelet root | settings, else default |
+    /// | surge | the component's, in place of the update strategy |
     /// | everything else | the default alone |
     #[must_use]
     pub fn render(&self, rebellions: &Rebellions, section: &ComponentSpec, placement: &Placement) -> DaemonSet {
@@ -74,11 +79,16 @@ impl Template {
             if let Some(common) = &rebellions.daemonsets {
                 lay_common(spec, common);
             }
+            if let Some(limit) = (self.operand.component.surge)(rebellions).and_then(|surge| surge.max_surge.clone()) {
+                // The API server takes one of the two.
+                lay_limits(spec, &RollingUpdateDaemonSet { max_unavailable: Some(NONE), max_surge: Some(limit) });
+            }
             if let Some(pod) = &mut spec.template.spec {
+                lay_scheduling(pod, section);
                 lay_containers(pod, self.operand.component, rebellions, section);
             }
         }
-        (self.operand.customize)(&mut daemon_set);
+        (self.operand.customize)(&mut daemon_set, rebellions);
         stamp(&mut daemon_set);
         daemon_set
     }
@@ -119,12 +129,7 @@ fn lay_common(spec: &mut DaemonSetSpec, common: &DaemonSets) {
         if !common.priority_class_name.is_empty() {
             pod.priority_class_name = Some(common.priority_class_name.clone());
         }
-        for toleration in &common.tolerations {
-            push_new(pod.tolerations.get_or_insert_default(), core_toleration(toleration));
-        }
-        if pod.tolerations.as_ref().is_some_and(Vec::is_empty) {
-            pod.tolerations = None;
-        }
+        lay_tolerations(pod, &common.tolerations);
         if !common.kubelet_root_dir.is_empty() {
             lay_kubelet_root(pod.volumes.as_deref_mut().unwrap_or_default(), &common.kubelet_root_dir);
         }
@@ -139,11 +144,37 @@ fn lay_strategy(spec: &mut DaemonSetSpec, common: &UpdateStrategy) {
         // The API server stores no zero, and what it does not store must not be wanted.
         spec.min_ready_seconds = Some(seconds).filter(|seconds| *seconds > 0);
     }
-    if let (Some(limit), Some(strategy)) = (&common.max_unavailable, &mut spec.update_strategy)
-        && strategy.type_.as_deref() == Some("RollingUpdate")
-    {
-        let max_unavailable = Some(limit.clone());
-        strategy.rolling_update = Some(RollingUpdateDaemonSet { max_unavailable, max_surge: None });
+    if let Some(limit) = &common.max_unavailable {
+        lay_limits(spec, &RollingUpdateDaemonSet { max_unavailable: Some(limit.clone()), max_surge: None });
+    }
+}
+
+/// No node, where a number of nodes is asked for.
+const NONE: IntOrString = IntOrString::Int(0);
+
+/// Limits a rolling update. What is replaced otherwise has no limits.
+fn lay_limits(spec: &mut DaemonSetSpec, limits: &RollingUpdateDaemonSet) {
+    if let Some(strategy) = spec.update_strategy.as_mut().filter(|one| one.type_.as_deref() == Some("RollingUpdate")) {
+        strategy.rolling_update = Some(limits.clone());
+    }
+}
+
+/// Where a component's pods may run. What the default manifest selects stays, whatever an admin selects besides.
+fn lay_scheduling(pod: &mut PodSpec, section: &ComponentSpec) {
+    if !section.node_selector.is_empty() {
+        let selector = pod.node_selector.get_or_insert_default();
+        let default = std::mem::replace(selector, section.node_selector.clone());
+        selector.extend(default);
+    }
+    if let Some(affinity) = section.affinity.as_ref().and_then(Affinity::to_core) {
+        pod.affinity = Some(affinity);
+    }
+    lay_tolerations(pod, &section.tolerations);
+}
+
+fn lay_tolerations(pod: &mut PodSpec, tolerations: &[Toleration]) {
+    for toleration in tolerations {
+        push_new(pod.tolerations.get_or_insert_default(), core_toleration(toleration));
     }
 }
 
@@ -264,7 +295,7 @@ fn merge_env(container: &mut Container, env: &[EnvVar]) {
     }
 }
 
-fn core_toleration(toleration: &accelerator_api::Toleration) -> v1::Toleration {
+fn core_toleration(toleration: &Toleration) -> v1::Toleration {
     let given = |text: &String| (!text.is_empty()).then(|| text.clone());
     v1::Toleration {
         key: given(&toleration.key),

@@ -1,6 +1,6 @@
 //! The component device-plugin, as a value.
 
-use accelerator_api::contract;
+use accelerator_api::{Rebellions, contract};
 use accelerator_operand::Operand;
 use k8s_openapi::api::apps::v1::DaemonSet;
 
@@ -17,7 +17,7 @@ const PLUGINS_REGISTRY: (&str, &str) = ("plugins-registry", "/var/lib/kubelet/pl
 /// The plugin registers through the folder `plugins_registry` when it has it, and then tells the kubelet a path of its own
 /// container. That is right only where the kubelet has its default root; elsewhere the plugin goes without the folder, and
 /// registers at the kubelet's socket in `device-plugins`, by a name without a path.
-fn register_where_the_kubelet_looks(daemon_set: &mut DaemonSet) {
+fn register_where_the_kubelet_looks(daemon_set: &mut DaemonSet, _: &Rebellions) {
     let Some(pod) = daemon_set.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()) else {
         return;
     };

@@ -1,5 +1,6 @@
 //! The DaemonSet of a pool, made of the one that is rendered for all.
 
+use accelerator_api::Rebellions;
 use accelerator_api::contract::{DRIVER, DRIVER_INSTALL_ANNOTATION, DRIVER_KERNEL_ANNOTATION, DRIVER_POOL_LABEL};
 use accelerator_operand::stamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -24,7 +25,7 @@ const SELECTED: &str = "name";
 const COMMON: &str = "app.kubernetes.io/name";
 
 /// The DaemonSet `rebellions-driver`: for every node that is in no pool.
-pub fn for_all(daemon_set: &mut DaemonSet) {
+pub fn for_all(daemon_set: &mut DaemonSet, _: &Rebellions) {
     lay(daemon_set, None, None);
 }
 
@@ -65,24 +66,43 @@ fn lay(daemon_set: &mut DaemonSet, pool: Option<&str>, kernel: Option<&str>) {
     }
 }
 
-/// The nodes of a pool, or those of none.
+/// The nodes of a pool, or those of none. An admin's affinity stays: each of its terms asks for that as well.
 fn select_nodes(pod: &mut PodSpec, pool: Option<&str>) {
-    pod.affinity = None;
+    let mut terms = required_terms(pod.affinity.take());
     if let Some(pool) = pool {
         pod.node_selector.get_or_insert_default().insert(DRIVER_POOL_LABEL.into(), pool.into());
+    } else {
+        let is_in_none =
+            NodeSelectorRequirement { key: DRIVER_POOL_LABEL.into(), operator: "DoesNotExist".into(), values: None };
+        if terms.is_empty() {
+            terms.push(NodeSelectorTerm { match_expressions: Some(vec![]), match_fields: None });
+        }
+        // A term without requirements is true of no node, and stays so.
+        for expressions in terms.iter_mut().filter_map(|term| term.match_expressions.as_mut()) {
+            expressions.push(is_in_none.clone());
+        }
+    }
+    if terms.is_empty() {
         return;
     }
-    let is_in_none =
-        NodeSelectorRequirement { key: DRIVER_POOL_LABEL.into(), operator: "DoesNotExist".into(), values: None };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![is_in_none]), match_fields: None };
-    let required = NodeSelector { node_selector_terms: vec![term] };
-    pod.affinity = Some(Affinity {
-        node_affinity: Some(NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(required),
-            ..NodeAffinity::default()
-        }),
-        ..Affinity::default()
+    let node_affinity = Some(NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(NodeSelector { node_selector_terms: terms }),
+        ..NodeAffinity::default()
     });
+    pod.affinity = Some(Affinity { node_affinity, ..Affinity::default() });
+}
+
+/// The terms of an affinity, without what [`select_nodes`] added.
+fn required_terms(affinity: Option<Affinity>) -> Vec<NodeSelectorTerm> {
+    let node_affinity = affinity.and_then(|affinity| affinity.node_affinity);
+    let required = node_affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution);
+    let mut terms = required.map(|required| required.node_selector_terms).unwrap_or_default();
+    terms.retain_mut(|term| {
+        let Some(expressions) = &mut term.match_expressions else { return true };
+        expressions.retain(|one| one.key != DRIVER_POOL_LABEL);
+        !expressions.is_empty()
+    });
+    terms
 }
 
 /// Tells the driver manager, which runs before the driver's container, what that container is going to install.
@@ -100,6 +120,8 @@ fn pod_spec(daemon_set: &mut DaemonSet) -> Option<&mut PodSpec> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use accelerator_api::contract::RENDERED_ANNOTATION;
     use accelerator_api::{DriverSpec, Rebellions};
     use accelerator_operand::Placement;
@@ -131,6 +153,7 @@ mod tests {
             deploys_driver: true,
             kernel: Some("5.15.0-130-generic".into()),
             os: Some("ubuntu22.04".into()),
+            labels: (&BTreeMap::from([("rack".to_owned(), "x".to_owned())])).into(),
             ..NodeView::default()
         };
         let pools = pools(Some(&request), &[&node], &[], &[]);
@@ -168,6 +191,44 @@ mod tests {
             json!([{"matchExpressions": [{"key": "rebellions.ai/npu-driver-pool", "operator": "DoesNotExist"}]}]);
         let affinity = &all["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
         assert_eq!(affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"], terms);
+    }
+
+    /// What an admin asks of nodes stays beside what pools ask of them, and no DaemonSet serves another's nodes.
+    #[test]
+    fn an_affinity_and_a_node_selector_hold_in_every_daemon_set() {
+        let zone = json!({"key": "zone", "operator": "In", "values": ["a"]});
+        let rack = json!({"key": "rack", "operator": "Exists"});
+        let terms = json!([{"matchExpressions": [zone]}, {"matchExpressions": [rack]}]);
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        let settings = json!({"driver": {"enabled": true, "affinity": {"nodeAffinity": required},
+            "nodeSelector": {"rack": "x"}}});
+        let (all, pool) = render(&settings);
+        let selector = |one: &Value| one["spec"]["template"]["spec"]["nodeSelector"].clone();
+        let affinity = |one: &Value| {
+            let affinity = &one["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
+            affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+        };
+        assert_eq!(selector(&all), json!({"rack": "x", "rebellions.ai/npu.deploy.driver": "true"}));
+        assert_eq!(
+            selector(&pool),
+            json!({"rack": "x", "rebellions.ai/npu.deploy.driver": "true",
+                   "rebellions.ai/npu-driver-pool": "ubuntu22.04-5.15.0-130-generic"})
+        );
+        let none = json!({"key": "rebellions.ai/npu-driver-pool", "operator": "DoesNotExist"});
+        assert_eq!(affinity(&all), json!([{"matchExpressions": [zone, none]}, {"matchExpressions": [rack, none]}]));
+        assert_eq!(affinity(&pool), terms);
+    }
+
+    #[test]
+    fn a_term_that_asks_for_nothing_is_true_of_no_node_and_stays_so() {
+        let nobody =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}});
+        for pool in [None, Some("p")] {
+            let affinity = serde_json::from_value(nobody.clone()).expect("an affinity");
+            let mut pod = PodSpec { affinity, ..PodSpec::default() };
+            select_nodes(&mut pod, pool);
+            assert_eq!(serde_json::to_value(pod.affinity).expect("JSON"), nobody, "{pool:?}");
+        }
     }
 
     #[test]
@@ -209,7 +270,8 @@ mod tests {
             "daemonsets": {"labels": {"team": "x", "app.kubernetes.io/name": "mine"}, "annotations": {"a": "b"},
                            "tolerations": [{"operator": "Exists"}], "priorityClassName": "p", "kubeletRootDir": "/data",
                            "image": {"imagePullPolicy": "Always", "imagePullSecrets": ["s"]}},
-            "driver": {"enabled": true, "resources": {"limits": {"cpu": "1"}}, "manager": {"image": {"tag": "v9"}}},
+            "driver": {"enabled": true, "resources": {"limits": {"cpu": "1"}}, "manager": {"image": {"tag": "v9"}},
+                       "tolerations": [{"key": "a", "operator": "Exists"}]},
         });
         assert_eq!(digest(&settings), digest(&json!({})));
         let (all, pool) = render(&settings);

@@ -4,12 +4,12 @@ mod decode;
 
 use std::collections::BTreeMap;
 
-use accelerator_api::Quantity;
 use accelerator_api::contract::{
     DEPENDENTS_PAUSED_UNTIL_ANNOTATION, DEPLOY, DEVICE_PLUGIN, DRIVER, DRIVER_POOL_LABEL, DRIVER_UPGRADE_ANNOTATION,
     DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL, DRIVER_UPGRADE_STATE_LABEL, NPU_RESOURCE_PREFIX,
     OWNED_LABELS_ANNOTATION,
 };
+use accelerator_api::{LabelSet, Quantity};
 use accelerator_runtime::{Stored, version_of};
 
 use crate::family::families;
@@ -67,6 +67,8 @@ pub struct NodeView {
     pub npus: BTreeMap<String, u64>,
     /// Whether it is being deleted.
     pub is_deleted: bool,
+    /// All its labels, which the spec may ask for.
+    pub labels: LabelSet,
 }
 
 /// Node Feature Discovery's labels.
@@ -123,6 +125,7 @@ impl NodeView {
             boot_id: info.boot_id,
             npus: npus(node.status.allocatable),
             is_deleted: node.metadata.deletion_timestamp.is_some(),
+            labels: LabelSet::from(&labels),
         }
     }
 }

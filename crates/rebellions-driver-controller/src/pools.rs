@@ -6,7 +6,7 @@ mod changes;
 use std::collections::{BTreeMap, HashMap};
 
 use accelerator_api::contract::DRIVER;
-use accelerator_api::{DriverSpec, Reason};
+use accelerator_api::{ComponentSpec, DriverSpec, Reason};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::ResourceExt;
 
@@ -20,11 +20,13 @@ use assign::assign;
 pub use changes::patch;
 
 /// The driver that the spec asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// What is installed, but for its image, which depends on the node.
     install: Install,
     image: ImageTemplate,
+    /// What it asks of nodes, and nothing else.
+    selection: ComponentSpec,
 }
 
 impl Request {
@@ -33,7 +35,14 @@ impl Request {
     pub fn of(section: &DriverSpec, rendered: &DaemonSet) -> Option<Self> {
         let install = Install::of(rendered.spec.as_ref()?.template.spec.as_ref()?)?;
         let image = ImageTemplate::of(section, &install.image);
-        Some(Self { install, image })
+        let ComponentSpec { node_selector, affinity, .. } = section.component.clone();
+        Some(Self { install, image, selection: ComponentSpec { node_selector, affinity, ..ComponentSpec::default() } })
+    }
+
+    /// Whether a node is to run a driver at all. One that the spec's node selector or affinity leaves out is like one without the
+    /// deploy label: its DaemonSet ends the pod, and no upgrade waits for it.
+    fn is_for(&self, node: &NodeView) -> bool {
+        node.deploys_driver && !node.is_deleted && self.selection.rejection(&node.labels).is_none()
     }
 
     /// Whether every node gets the same image, so that there are no pools.
@@ -160,7 +169,7 @@ pub fn pools(request: Option<&Request>, nodes: &[&NodeView], pods: &[&DriverPod]
         members.insert(PoolKey::default(), vec![]);
     }
     for node in nodes {
-        let target = match request.filter(|_| node.deploys_driver && !node.is_deleted).map(|one| assign(one, node)) {
+        let target = match request.filter(|one| one.is_for(node)).map(|one| assign(one, node)) {
             None => Target::Nothing,
             Some(Err((reason, why))) => Target::Unknown(reason, why),
             Some(Ok(key)) => {

@@ -1,5 +1,7 @@
 //! The component metric-exporter, as a value.
 
+mod host;
+
 use accelerator_api::contract;
 use accelerator_operand::Operand;
 
@@ -7,5 +9,5 @@ use accelerator_operand::Operand;
 pub static OPERAND: Operand = Operand {
     component: &contract::METRIC_EXPORTER,
     manifest: include_str!("../../../assets/rebellions/metric-exporter/daemonset.yaml"),
-    customize: |_| {},
+    customize: host::serve,
 };

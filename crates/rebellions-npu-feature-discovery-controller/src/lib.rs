@@ -7,5 +7,5 @@ use accelerator_operand::Operand;
 pub static OPERAND: Operand = Operand {
     component: &contract::NPU_FEATURE_DISCOVERY,
     manifest: include_str!("../../../assets/rebellions/npu-feature-discovery/daemonset.yaml"),
-    customize: |_| {},
+    customize: |_, _| {},
 };

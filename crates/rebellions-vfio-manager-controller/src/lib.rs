@@ -7,5 +7,5 @@ use accelerator_operand::Operand;
 pub static OPERAND: Operand = Operand {
     component: &contract::VFIO_MANAGER,
     manifest: include_str!("../../../assets/rebellions/vfio-manager/daemonset.yaml"),
-    customize: |_| {},
+    customize: |_, _| {},
 };

@@ -59,8 +59,10 @@ fn everything_that_decisions_need_is_read() {
         boot_id: "b".into(),
         npus: [("rebellions.ai/ATOM".to_owned(), 8), ("rebellions.ai/npu".to_owned(), 1000)].into(),
         is_deleted: true,
+        labels: node.labels.clone(),
     };
     assert_eq!(node, expected);
+    assert!(node.labels.contains("rebellions.ai/npu.family", "ATOM"));
 }
 
 #[test]

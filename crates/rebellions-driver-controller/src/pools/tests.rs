@@ -74,6 +74,23 @@ fn removed(pools: &Pools) -> Vec<(&str, bool)> {
     pools.removals.iter().map(|one| (one.name.as_str(), one.keeps_pods)).collect()
 }
 
+/// A node that the spec's node selector leaves out has no pod to wait for, and counts in no budget.
+#[test]
+fn a_node_that_the_spec_leaves_out_is_like_one_without_the_deploy_label() {
+    let selector = [("zone".to_owned(), "a".to_owned())];
+    let request = Request {
+        selection: ComponentSpec { node_selector: selector.clone().into(), ..ComponentSpec::default() },
+        ..per_kernel()
+    };
+    let inside = NodeView { labels: (&BTreeMap::from(selector)).into(), ..node("inside", GENERIC, None) };
+    let outside = node("outside", GENERIC, Some(GENERIC_POOL));
+    let pools = pools(Some(&request), &[&inside, &outside], &[], &[]);
+    assert_eq!(pools.wanted[0].nodes, ["inside"]);
+    assert_eq!(pools.targets["outside"], Target::Nothing);
+    let moves: Vec<_> = pools.moves.iter().map(|one| (one.node.as_str(), one.pool.as_deref())).collect();
+    assert_eq!(moves, [("inside", Some(GENERIC_POOL)), ("outside", None)]);
+}
+
 #[test]
 fn nodes_that_need_the_same_image_are_a_pool() {
     let nodes = [node("b", GENERIC, None), node("a", GENERIC, None), node("c", OEM, None)];
