@@ -139,6 +139,67 @@ async fn a_node_that_is_not_counted_is_named_with_its_taint_or_as_not_ready() ->
     Ok(())
 }
 
+/// A node selector and an affinity leave nodes out that have the deploy label: they are named with the setting at once and without a
+/// request, and what runs elsewhere runs on. No driver is replaced for it, nor by a toleration.
+#[tokio::test]
+async fn a_node_that_a_setting_leaves_out_is_named_with_the_setting() -> anyhow::Result<()> {
+    let cluster = Cluster::lease().await;
+    let programs = [LABELER, "rebellions-driver-controller", "rebellions-device-plugin-controller"];
+    let mut controllers = vec![];
+    for program in programs {
+        controllers.push(cluster.start(program).await);
+    }
+    cluster.npu_nodes("n", 3, "container").await?;
+    cluster.label("n-0", "zone", Some("a")).await?;
+    cluster.label("n-1", "zone", Some("a")).await?;
+    // As NPU nodes often are, so that there would be something to look at.
+    cluster.kubectl(&["taint", "node", "n-0", "n-1", "n-2", "rebellions.ai/npu=:NoSchedule"])?;
+    let mut section = Access::enable(&["driver", "device-plugin"]);
+    section["driver"]["upgradePolicy"] = json!({"autoUpgrade": true});
+    cluster.configure("default", section.clone()).await?;
+    cluster.expect_ready("default").await;
+    let before = cluster.pods().await;
+
+    let mark = cluster.mark()?;
+    section["devicePlugin"]["nodeSelector"] = json!({"zone": "a"});
+    cluster.configure("default", section.clone()).await?;
+    let named = "False/ComponentsNotReady: device-plugin: assigned to 3 nodes, but its DaemonSet counts 2: n-2 (its labels do not \
+                 match devicePlugin.nodeSelector: zone=a)";
+    eventually("the node to be named", async || {
+        Wait::until(cluster.condition("default", "Ready").await, |ready| ready == named)
+    })
+    .await;
+    // Longer than it takes until nodes are looked at.
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    let looks = mark.requests()?.into_iter().filter(|one| one.user == LABELER && one.resource == "nodes").count();
+    assert_eq!(looks, 0, "what is watched is enough");
+
+    // The driver's too, in pools that its own controller makes.
+    let term = json!({"matchExpressions": [{"key": "zone", "operator": "Exists"}]});
+    section["devicePlugin"].as_object_mut().expect("a section").remove("nodeSelector");
+    section["driver"]["affinity"] = json!({"nodeAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}});
+    section["driver"]["tolerations"] = json!([{"key": "example.com/team", "operator": "Exists"}]);
+    cluster.configure("default", section.clone()).await?;
+    let named = "False/ComponentsNotReady: driver: assigned to 3 nodes, but its DaemonSet counts 2: n-2 (its labels do not match \
+                 driver.affinity)";
+    eventually("the node to be named", async || {
+        Wait::until(cluster.condition("default", "Ready").await, |ready| ready == named)
+    })
+    .await;
+    let driver = |pods: &std::collections::BTreeMap<String, String>| -> Vec<_> {
+        pods.iter().filter(|(name, _)| name.starts_with("driver@")).map(|(_, uid)| uid.clone()).collect()
+    };
+    let (old, now) = (driver(&before), driver(&cluster.pods().await));
+    assert!(now.len() == 2 && now.iter().all(|uid| old.contains(uid)), "replaced: {old:?}, {now:?}");
+
+    cluster.label("n-2", "zone", Some("b")).await?;
+    cluster.expect_ready("default").await;
+    let cordoned = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.unschedulable}"])?;
+    assert_eq!(cordoned, "", "no upgrade");
+    Ok(())
+}
+
 /// Where NPU nodes are tainted as a rule, the one with a taint that pods do not tolerate is found among them, however old
 /// that taint is.
 #[tokio::test]

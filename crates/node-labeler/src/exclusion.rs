@@ -1,23 +1,21 @@
-//! Why a node that is assigned is not counted by a DaemonSet: it is not ready, or has a taint that the pods do not
-//! tolerate.
+//! Why a node that is assigned is not counted by a DaemonSet: it is not ready, has a taint that the pods do not tolerate, or
+//! lacks a label that the component's settings ask for.
 
-use accelerator_api::Toleration;
-use accelerator_api::contract::NPU_TAINT;
+use accelerator_api::contract::{COMPONENTS, Component, NPU_TAINT};
+use accelerator_api::{ComponentSpec, LabelSet, Rebellions, Toleration};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::view::PerComponent;
 
-/// A node that no DaemonSet counts.
+/// A node that a DaemonSet does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excluded {
     /// Its name.
     pub node: String,
-    /// The components that it is assigned to.
-    pub assigned: PerComponent<bool>,
-    /// Why it is not counted.
-    pub why: Exclusion,
+    /// What keeps each component's pods off; `None` for one that is not assigned, or that nothing keeps off.
+    pub why: PerComponent<Option<Exclusion>>,
 }
 
 /// What keeps pods off a node.
@@ -27,17 +25,27 @@ pub enum Exclusion {
     NotReady,
     /// A taint that the pods do not tolerate, as `key=value:effect`.
     Taint(String),
+    /// A setting that its labels do not match, and what that asks for: `devicePlugin.nodeSelector: zone=a`.
+    Setting(String),
 }
 
-impl Excluded {
+impl Exclusion {
     /// The node and why, for people.
     #[must_use]
-    pub fn describe(&self) -> String {
-        match &self.why {
-            Exclusion::NotReady => format!("{} (the node is not ready)", self.node),
-            Exclusion::Taint(taint) => format!("{} (its pods do not tolerate the taint {taint})", self.node),
+    pub fn describe(&self, node: &str) -> String {
+        match self {
+            Self::NotReady => format!("{node} (the node is not ready)"),
+            Self::Taint(taint) => format!("{node} (its pods do not tolerate the taint {taint})"),
+            Self::Setting(setting) => format!("{node} (its labels do not match {setting})"),
         }
     }
+}
+
+/// What a component's settings keep its pods off of a node with these labels for.
+#[must_use]
+pub fn by_setting(component: &Component, section: &ComponentSpec, labels: &LabelSet) -> Option<Exclusion> {
+    let name = component.path.rsplit('.').next().unwrap_or_default();
+    Some(Exclusion::Setting(format!("{name}.{}", section.rejection(labels)?)))
 }
 
 /// When the taints of a node were last changed; `None` if it has none. The API server keeps it in the metadata.
@@ -62,6 +70,16 @@ const TOLERATED: [(&str, &str); 7] = [
     ("node.kubernetes.io/pid-pressure", "NoSchedule"),
     ("node.kubernetes.io/unschedulable", "NoSchedule"),
 ];
+
+/// What every component's pods tolerate besides what they always do.
+#[must_use]
+pub fn tolerations(rebellions: &Rebellions) -> PerComponent<Vec<Toleration>> {
+    let common = rebellions.daemonsets.as_ref().map(|common| common.tolerations.as_slice()).unwrap_or_default();
+    COMPONENTS.map(|component| {
+        let own = (component.section)(rebellions).map(|section| section.tolerations.as_slice()).unwrap_or_default();
+        [common, own].concat()
+    })
+}
 
 /// What keeps pods with these tolerations, besides the ones that they always have, off a node.
 #[must_use]
@@ -110,8 +128,7 @@ mod tests {
         let taints: Vec<_> = taints.iter().map(taint).collect();
         let node = serde_json::from_value(json!({"metadata": {}, "spec": {"taints": taints}})).expect("a node");
         let tolerations: Vec<Toleration> = serde_json::from_value(tolerations.clone()).expect("tolerations");
-        let why = exclusion(&node, &tolerations)?;
-        Some(Excluded { node: "n".into(), assigned: PerComponent::default(), why }.describe())
+        Some(exclusion(&node, &tolerations)?.describe("n"))
     }
 
     #[test]
@@ -145,6 +162,38 @@ mod tests {
         let both = [lost[0], ("a", "b", "NoExecute")];
         let words = "n (its pods do not tolerate the taint a=b:NoExecute)";
         assert_eq!(excluded(&both, &json!([])).as_deref(), Some(words));
+    }
+
+    #[test]
+    fn a_component_tolerates_what_all_do_and_what_it_alone_does() {
+        let rebellions = json!({"daemonsets": {"tolerations": [{"key": "all", "operator": "Exists"}]},
+            "devicePlugin": {"enabled": true, "tolerations": [{"key": "own", "operator": "Exists"}]}});
+        let keys = tolerations(&serde_json::from_value(rebellions).expect("a section"))
+            .map(|each| each.into_iter().map(|one| one.key).collect::<Vec<_>>());
+        assert_eq!((&keys[0], &keys[1]), (&vec!["all".to_owned()], &vec!["all".to_owned(), "own".to_owned()]));
+    }
+
+    #[test]
+    fn a_setting_that_the_labels_do_not_match_is_named_with_what_it_asks_for() {
+        let labels = LabelSet::from(&[("zone".to_owned(), "b".to_owned())].into());
+        let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]});
+        let affinity =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}});
+        for (settings, expected) in [
+            (json!({}), None),
+            (json!({"nodeSelector": {"zone": "b"}}), None),
+            (
+                json!({"nodeSelector": {"zone": "a"}}),
+                Some("n (its labels do not match devicePlugin.nodeSelector: zone=a)"),
+            ),
+            (json!({"affinity": affinity}), Some("n (its labels do not match devicePlugin.affinity)")),
+        ] {
+            let mut section = settings.clone();
+            section["enabled"] = json!(true);
+            let section: ComponentSpec = serde_json::from_value(section).expect("a section");
+            let told = by_setting(COMPONENTS[1], &section, &labels).map(|why| why.describe("n"));
+            assert_eq!(told.as_deref(), expected, "{settings}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) struct ExclusionLook {
     schedule: Schedule,
     search: Shared<Search>,
     /// What the search was about.
-    tolerations: Vec<Toleration>,
+    tolerations: PerComponent<Vec<Toleration>>,
 }
 
 /// How many assigned nodes each component's DaemonSet does not count.
@@ -45,7 +45,7 @@ impl ExclusionLook {
             changed,
             schedule: Schedule::default(),
             search: Shared::new(Search::default()),
-            tolerations: vec![],
+            tolerations: PerComponent::default(),
         }
     }
 
@@ -59,14 +59,14 @@ impl ExclusionLook {
         &mut self,
         uncounted: Uncounted,
         tainted: impl FnOnce() -> Vec<Tainted>,
-        tolerations: &[Toleration],
+        tolerations: PerComponent<Vec<Toleration>>,
     ) -> Option<Instant> {
         let now = Instant::now();
         let due = self.schedule.due_at(uncounted, now);
         if due.is_none() || self.tolerations != tolerations {
             // What is still under way is for nobody.
             self.search = Shared::new(Search::default());
-            self.tolerations = tolerations.to_vec();
+            self.tolerations.clone_from(&tolerations);
         }
         let due = due?;
         if due > now {
@@ -75,7 +75,6 @@ impl ExclusionLook {
         let (tainted, has_more) = self.search.with(|search| search.next(tainted()));
         self.schedule.looked(has_more, now);
         let (nodes, changed, search) = (self.nodes.clone(), Arc::clone(&self.changed), self.search.clone());
-        let tolerations = tolerations.to_vec();
         tokio::spawn(async move {
             if let Err(error) = look(&nodes, tainted, &tolerations, &search).await {
                 warn!(err = %error, "Could not look why a node is not counted");
@@ -90,13 +89,13 @@ impl ExclusionLook {
 async fn look(
     nodes: &Api<Node>,
     tainted: Vec<Tainted>,
-    tolerations: &[Toleration],
+    tolerations: &PerComponent<Vec<Toleration>>,
     search: &Shared<Search>,
 ) -> Result<(), kube::Error> {
     for one in tainted {
         let name = ListParams::default().fields(&format!("metadata.name={}", one.0));
         let node = nodes.list(&name).await?.items.pop();
-        let why = node.and_then(|node| exclusion(&node, tolerations));
+        let why = tolerations.each_ref().map(|own| exclusion(node.as_ref()?, own));
         search.with(|search| search.saw(one, why));
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::exclusion::Exclusion;
+use crate::view::PerComponent;
 
 /// Nodes per look.
 pub(crate) const NODES: usize = 50;
@@ -14,8 +15,8 @@ pub(crate) const NODES: usize = 50;
 /// A node with taints, and when they were changed.
 pub(crate) type Tainted = (String, Timestamp);
 
-/// What keeps pods off a node: only as good as the taints are old.
-pub(crate) type Found = (Tainted, Exclusion);
+/// What keeps each component's pods off a node: only as good as the taints are old.
+pub(crate) type Found = (Tainted, PerComponent<Option<Exclusion>>);
 
 /// What looks have shown.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ pub(crate) struct Search {
 struct Seen {
     tainted_at: Timestamp,
     turn: u64,
-    why: Option<Exclusion>,
+    why: PerComponent<Option<Exclusion>>,
 }
 
 impl Search {
@@ -46,19 +47,16 @@ impl Search {
         (tainted, unseen > NODES)
     }
 
-    /// Takes note of what a look at a node has shown: what keeps pods off it, if anything does.
-    pub(crate) fn saw(&mut self, (node, tainted_at): Tainted, why: Option<Exclusion>) {
+    /// Takes note of what a look at a node has shown: what keeps each component's pods off it, if anything does.
+    pub(crate) fn saw(&mut self, (node, tainted_at): Tainted, why: PerComponent<Option<Exclusion>>) {
         self.turn += 1;
         self.nodes.insert(node, Seen { tainted_at, turn: self.turn, why });
     }
 
     /// The nodes that keep pods off, by name.
     pub(crate) fn found(&self) -> Vec<Found> {
-        let found = self.nodes.iter().filter_map(|(node, seen)| {
-            let why = seen.why.clone()?;
-            Some(((node.clone(), seen.tainted_at), why))
-        });
-        found.collect()
+        let found = self.nodes.iter().filter(|(_, seen)| seen.why.iter().any(Option::is_some));
+        found.map(|(node, seen)| ((node.clone(), seen.tainted_at), seen.why.clone())).collect()
     }
 }
 
@@ -86,7 +84,8 @@ mod tests {
             assert!(next.len() <= NODES);
             for one in next {
                 order.push(one.0.clone());
-                let why = (one.0 == "n000").then(|| Exclusion::Taint("a:NoExecute".into()));
+                let mut why = PerComponent::default();
+                why[0] = (one.0 == "n000").then(|| Exclusion::Taint("a:NoExecute".into()));
                 search.saw(one, why);
             }
         }
@@ -103,7 +102,7 @@ mod tests {
         for _ in 0..2 {
             let (next, _) = search.next(before.clone());
             for one in next {
-                search.saw(one, Some(Exclusion::NotReady));
+                search.saw(one, std::array::from_fn(|_| Some(Exclusion::NotReady)));
             }
         }
         assert_eq!(search.found().len(), 70);

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use accelerator_api::NodeCounts;
+use accelerator_api::contract::{COMPONENTS, Component};
+use accelerator_api::{ComponentSpec, NodeCounts, Rebellions};
 use accelerator_runtime::{Event, Store};
 use serde_json::Value;
 
 use crate::contests::Contests;
 use crate::effect::{Change, Effects};
-use crate::exclusion::Excluded;
+use crate::exclusion::{Excluded, by_setting};
 use crate::exclusion_search::{Found, Tainted};
 use crate::node::{Clock, HoldDowns, InvalidMode, Node, Notice};
 use crate::queue::{Outcome, Trouble, WorkQueue};
@@ -215,14 +216,28 @@ impl Index {
         assigned.filter_map(|(name, _)| Some((name.to_string(), self.store.get(name)?.tainted_at?))).collect()
     }
 
-    /// Those of these nodes that are assigned and have the same taints still.
-    pub(crate) fn excluded(&self, found: Vec<Found>) -> Vec<Excluded> {
-        let current = found.into_iter().filter_map(|((node, at), why)| {
-            let view = self.store.get(&node).filter(|view| view.tainted_at == Some(at));
-            let assigned = self.nodes.get(node.as_str()).filter(|_| view.is_some())?.decision.deploy;
-            Some(Excluded { assigned: assigned.map(DeployLabel::is_set), node, why })
-        });
-        current.collect()
+    /// Assigned nodes that keep pods off: by settings of these components, and by what was `found` of taints, where those are the same
+    /// still.
+    pub(crate) fn excluded(&self, found: Vec<Found>, rebellions: Option<&Rebellions>) -> Vec<Excluded> {
+        let mut excluded: BTreeMap<_, _> = found
+            .into_iter()
+            .filter_map(|((name, at), why)| {
+                let is_same = self.store.get(&name).is_some_and(|view| view.tainted_at == Some(at));
+                let node = self.nodes.get(name.as_str()).filter(|_| is_same)?;
+                let why = std::array::from_fn(|index| why[index].clone().filter(|_| node.is_assigned(index)));
+                Some((name.into_boxed_str(), why))
+            })
+            .collect();
+        for (index, component, section) in selective(rebellions) {
+            for (name, _) in self.nodes.iter().filter(|(_, node)| node.is_assigned(index)) {
+                let why = self.store.get(name).and_then(|view| by_setting(component, section, &view.labels));
+                if why.is_some() {
+                    // Whatever becomes of its taints.
+                    excluded.entry(name.clone()).or_insert_with(PerComponent::default)[index] = why;
+                }
+            }
+        }
+        excluded.into_iter().map(|(node, why)| Excluded { node: node.into(), why }).collect()
     }
 
     /// How many nodes have labels that are still to be written.
@@ -305,6 +320,13 @@ impl Index {
             self.changed = Some(now);
         }
     }
+}
+
+/// The components whose settings may keep pods off nodes with the deploy label, by their index.
+fn selective(rebellions: Option<&Rebellions>) -> impl Iterator<Item = (usize, &'static Component, &ComponentSpec)> {
+    let sections = COMPONENTS.into_iter().enumerate();
+    let sections = sections.filter_map(move |(index, one)| Some((index, one, (one.section)(rebellions?)?)));
+    sections.filter(|(_, _, section)| section.enabled && section.is_selective())
 }
 
 #[cfg(test)]

@@ -84,6 +84,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Whether it is to have a component's deploy label, so that the component's DaemonSet selects it.
+    pub fn is_assigned(&self, index: usize) -> bool {
+        self.decision.deploy[index].is_set()
+    }
+
     /// Decides about the node as it is now. Returns the notices that are due.
     pub(crate) fn decide(
         &mut self,

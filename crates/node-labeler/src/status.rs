@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use accelerator_api::contract::COMPONENTS;
-use accelerator_api::{AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, active_first, condition_types};
+use accelerator_api::{
+    AcceleratorConfigStatus, NodeCounts, ObservedConfig, Reason, Rebellions, active_first, condition_types,
+};
 use accelerator_operand::condition;
 use accelerator_runtime::{
     EventRequest, Runtime, Shared, StatusWrite, StatusWriter, Store, Urgency, now as wall_clock,
@@ -12,9 +14,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
+use crate::exclusion::{Excluded, tolerations};
 use crate::exclusion_look::{ExclusionLook, Uncounted};
 use crate::index::Index;
-use crate::summary::{Assignments, explains, ready, uncounted};
+use crate::summary::{Assignments, explains, left_out, ready, uncounted};
 
 /// Says in the status what is known of nodes and what every component reports.
 pub(crate) struct Reporter {
@@ -77,20 +80,27 @@ impl Reporter {
         let section = spec.and_then(|spec| spec.providers.rebellions.as_ref());
         let missing = config.zip(section).map(|(config, section)| {
             let (assigned, known) =
-                self.index.with(|index| (index.assignments().assigned, index.excluded(self.look.found())));
-            let nodes = uncounted(section, &config.status, assigned);
+                self.index.with(|index| (index.assignments().assigned, self.excluded(index, Some(section))));
+            // Those that settings leave out may stay so for ever, and nothing has to be looked at for them.
+            let (missing, left_out) = (uncounted(section, &config.status, assigned), left_out(&known));
+            let nodes = std::array::from_fn(|index| missing[index] - left_out[index]);
             Uncounted { nodes, is_explained: explains(&known, nodes) }
         });
-        let common = section.and_then(|section| section.daemonsets.as_ref());
-        let tolerations = common.map(|common| common.tolerations.as_slice()).unwrap_or_default();
+        let tolerations = section.map(tolerations).unwrap_or_default();
         self.look.observe(missing.unwrap_or_default(), || self.index.with(|index| index.tainted()), tolerations)
+    }
+
+    /// Nodes that are known to keep pods off. While labels are being written nobody asks, and every change would cost a look at each node.
+    fn excluded(&self, index: &Index, section: Option<&Rebellions>) -> Vec<Excluded> {
+        index.excluded(self.look.found(), section.filter(|_| index.pending() == 0))
     }
 
     /// The conditions of the config that counts.
     fn verdict(&self, config: &ObservedConfig) -> (Option<NodeCounts>, Vec<Condition>) {
         let generation = config.metadata.generation;
+        let section = config.spec.as_ref().ok().and_then(|spec| spec.providers.rebellions.as_ref());
         let (counts, nodes) = self.index.with(|index| {
-            let excluded = index.excluded(self.look.found());
+            let excluded = self.excluded(index, section);
             (index.counts(), Assignments { excluded, ..index.assignments() })
         });
         let (accepted, readiness) = match &config.spec {
@@ -98,9 +108,8 @@ impl Reporter {
                 let message = format!("this version cannot read the spec, everything stays as it is: {why}");
                 ((Reason::Unreadable, message.clone()), (Reason::Unreadable, message))
             }
-            Ok(spec) => {
+            Ok(_) => {
                 let message = "this is the AcceleratorConfig that counts".to_owned();
-                let section = spec.providers.rebellions.as_ref();
                 ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
             }
         };

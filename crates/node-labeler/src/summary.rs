@@ -99,7 +99,8 @@ fn complaint(
     let why = if condition.status != "True" {
         let told = format!("{name}: {}: {}", condition.reason, condition.message);
         // A taint may keep the next pod off while the one that is there runs on.
-        let is_known = nodes.assigned[index] > entry.desired && nodes.excluded.iter().any(|node| node.assigned[index]);
+        let is_known =
+            nodes.assigned[index] > entry.desired && nodes.excluded.iter().any(|node| node.why[index].is_some());
         if is_known { format!("{told}; {}", uncounted_nodes(index, entry.desired, nodes).1) } else { told }
     } else if condition.reason == Reason::Preinstalled.as_str() {
         // Its nodes have it without a DaemonSet that could count them.
@@ -117,17 +118,18 @@ fn complaint(
 fn uncounted_nodes(index: usize, desired: i64, nodes: &Assignments) -> (Reason, String) {
     let assigned = nodes.assigned[index];
     let mut why = format!("assigned to {}, but its DaemonSet counts {desired}", count(assigned, "node"));
-    let known: Vec<_> = nodes.excluded.iter().filter(|node| node.assigned[index]).collect();
+    let known = nodes.excluded.iter().filter_map(|node| Some((node.node.as_str(), node.why[index].as_ref()?)));
+    let known: Vec<_> = known.collect();
     if assigned < desired || known.is_empty() {
         return (Reason::ComponentsNotReady, why);
     }
-    let names: Vec<_> = worth_naming(&known).into_iter().map(Excluded::describe).collect();
+    let names: Vec<_> = worth_naming(&known).into_iter().map(|(node, why)| why.describe(node)).collect();
     why = format!("{why}: {}", names.join(", "));
     let more = assigned - desired - as_count(names.len());
     if more > 0 {
         why = format!("{why} and {}", count(more, "more node"));
     }
-    let all_lost = known.iter().all(|node| node.why == Exclusion::NotReady);
+    let all_lost = known.iter().all(|(_, why)| **why == Exclusion::NotReady);
     let explains_all = as_count(known.len()) >= assigned - desired;
     (if all_lost && explains_all { Reason::NodesNotReady } else { Reason::ComponentsNotReady }, why)
 }
@@ -146,19 +148,29 @@ pub fn uncounted(
     })
 }
 
-/// Whether so many nodes of each component are known to keep pods off.
+/// How many nodes of each component its settings leave out. They are known without a look.
 #[must_use]
-pub fn explains(known: &[Excluded], uncounted: PerComponent<i64>) -> bool {
-    let of = |index: usize| known.iter().filter(|node| node.assigned[index]).count();
-    uncounted.iter().enumerate().all(|(index, missing)| as_count(of(index)) >= *missing)
+pub fn left_out(known: &[Excluded]) -> PerComponent<i64> {
+    known_to(known, |why| matches!(why, Exclusion::Setting(_)))
 }
 
-/// The first few, where another reason goes before more of the same.
-fn worth_naming<'a>(known: &[&'a Excluded]) -> Vec<&'a Excluded> {
+/// Whether so many nodes of each component are known to keep pods off for another reason than its settings.
+#[must_use]
+pub fn explains(known: &[Excluded], uncounted: PerComponent<i64>) -> bool {
+    let looked_at = known_to(known, |why| !matches!(why, Exclusion::Setting(_)));
+    looked_at.iter().zip(uncounted).all(|(known, missing)| *known >= missing)
+}
+
+fn known_to(known: &[Excluded], is: impl Fn(&Exclusion) -> bool) -> PerComponent<i64> {
+    std::array::from_fn(|index| as_count(known.iter().filter(|node| node.why[index].as_ref().is_some_and(&is)).count()))
+}
+
+/// The first few nodes and why, where another reason goes before more of the same.
+fn worth_naming<'a>(known: &[(&'a str, &'a Exclusion)]) -> Vec<(&'a str, &'a Exclusion)> {
     let mut reasons = vec![];
-    let (mut first, rest): (Vec<&Excluded>, Vec<&Excluded>) = known.iter().partition(|node| {
-        let is_new = !reasons.contains(&&node.why);
-        reasons.push(&node.why);
+    let (mut first, rest): (Vec<_>, Vec<_>) = known.iter().partition(|(_, why)| {
+        let is_new = !reasons.contains(why);
+        reasons.push(*why);
         is_new
     });
     first.extend(rest);
@@ -207,6 +219,12 @@ mod tests {
         report(&mut status, COMPONENTS[0], Reason::Ready, 2, 4);
         report(&mut status, COMPONENTS[3], Reason::NoNodesSelected, 0, 4);
         (status, Assignments { assigned: [2, 2, 2, 0, 2], ..Assignments::default() })
+    }
+
+    /// A node in mode container that keeps all pods off.
+    fn excluded(node: &str, why: &Exclusion) -> Excluded {
+        let assigned = [true, true, true, false, true];
+        Excluded { node: node.into(), why: assigned.map(|is_assigned| is_assigned.then(|| why.clone())) }
     }
 
     fn verdict(status: &AcceleratorConfigStatus, nodes: &Assignments) -> (Reason, String) {
@@ -276,22 +294,26 @@ mod tests {
     fn nodes_that_are_not_counted_are_named_with_what_keeps_pods_off() {
         let (status, mut nodes) = all_well();
         nodes.assigned[0] = 4;
-        let excluded = |node: &str, why| Excluded { node: node.into(), assigned: [true, true, true, false, true], why };
         assert_eq!(uncounted(&section(), &status, nodes.assigned), [2, 0, 0, 0, 0], "others are not enabled");
-        nodes.excluded = vec![excluded("a", Exclusion::NotReady)];
+        nodes.excluded = vec![excluded("a", &Exclusion::NotReady)];
         let lost = "driver: assigned to 4 nodes, but its DaemonSet counts 2: a (the node is not ready)";
         assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, format!("{lost} and 1 more node")));
-        nodes.excluded.push(excluded("b", Exclusion::NotReady));
+        nodes.excluded.push(excluded("b", &Exclusion::NotReady));
         assert_eq!(verdict(&status, &nodes), (Reason::NodesNotReady, format!("{lost}, b (the node is not ready)")));
-        nodes.excluded[1].why = Exclusion::Taint("x=y:NoExecute".into());
+        nodes.excluded[1] = excluded("b", &Exclusion::Taint("x=y:NoExecute".into()));
         let taint = format!("{lost}, b (its pods do not tolerate the taint x=y:NoExecute)");
         assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, taint));
         let mut failing = status.clone();
         report(&mut failing, COMPONENTS[0], Reason::RolloutInProgress, 2, 4);
         let (_, message) = verdict(&failing, &nodes);
         assert!(message.starts_with("driver: RolloutInProgress: words; assigned to 4 nodes"), "{message}");
-        nodes.excluded.iter_mut().for_each(|node| node.assigned[0] = false);
-        assert!(!explains(&nodes.excluded, [1, 0, 0, 0, 0]) && explains(&nodes.excluded, [0, 2, 0, 0, -1]));
+        nodes.excluded[1] = excluded("b", &Exclusion::Setting("driver.nodeSelector: zone=a".into()));
+        let setting = format!("{lost}, b (its labels do not match driver.nodeSelector: zone=a)");
+        assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, setting));
+        assert_eq!(left_out(&nodes.excluded), [1, 1, 1, 0, 1]);
+        assert!(explains(&nodes.excluded, [1, 0, 0, 0, 0]) && !explains(&nodes.excluded, [2, 0, 0, 0, 0]));
+        nodes.excluded.iter_mut().for_each(|node| node.why[0] = None);
+        assert!(!explains(&nodes.excluded, [1, 0, 0, 0, 0]) && explains(&nodes.excluded, [0, 1, 0, 0, -1]));
         let (_, message) = verdict(&status, &nodes);
         assert!(message.ends_with("counts 2"), "nodes of other components: {message}");
     }
@@ -300,15 +322,15 @@ mod tests {
     fn of_many_nodes_that_are_not_counted_each_reason_is_named_and_the_rest_counted() {
         let (status, mut nodes) = all_well();
         nodes.assigned[0] = 32;
-        let excluded = |number: usize| {
+        let of = |number: usize| {
             let why = if number == 29 { Exclusion::Taint("x=y:NoExecute".into()) } else { Exclusion::NotReady };
-            Excluded { node: format!("n{number:02}"), assigned: [true, true, true, false, true], why }
+            excluded(&format!("n{number:02}"), &why)
         };
-        nodes.excluded = (0..30).map(excluded).collect();
+        nodes.excluded = (0..30).map(of).collect();
         let told = "driver: assigned to 32 nodes, but its DaemonSet counts 2: n00 (the node is not ready), n29 (its pods do \
                     not tolerate the taint x=y:NoExecute), n01 (the node is not ready) and 27 more nodes";
         assert_eq!(verdict(&status, &nodes), (Reason::ComponentsNotReady, told.into()));
-        nodes.excluded[29].why = Exclusion::NotReady;
+        nodes.excluded[29] = excluded("n29", &Exclusion::NotReady);
         assert_eq!(verdict(&status, &nodes).0, Reason::NodesNotReady, "all of them are known");
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use accelerator_api::LabelSet;
 use accelerator_api::contract::{
     COMPONENTS, Component, DEPENDENTS_PAUSED_UNTIL_ANNOTATION, DEPLOY, NODE_LABELER, OWNED_LABELS_ANNOTATION,
     PAUSED_PREFIX, PCI_VENDOR, SKIP_LABEL, WORKLOAD_CONFIG_LABEL, Workload,
@@ -42,6 +43,8 @@ pub struct NodeView {
     pub other_writer: Option<Box<str>>,
     /// When its taints were last changed, if it has any.
     pub tainted_at: Option<Timestamp>,
+    /// All its labels, which settings of components may ask for.
+    pub labels: LabelSet,
 }
 
 /// The admin's label.
@@ -150,6 +153,7 @@ impl NodeView {
             paused_until: annotation(DEPENDENTS_PAUSED_UNTIL_ANNOTATION),
             other_writer: other_writer(meta),
             tainted_at: tainted_at(meta),
+            labels: LabelSet::from(labels),
         }
     }
 

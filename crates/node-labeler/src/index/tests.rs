@@ -1,4 +1,5 @@
 use super::*;
+use crate::exclusion::Exclusion;
 use crate::rules::decide;
 use crate::view::WorkloadLabel;
 use accelerator_api::contract::Workload;
@@ -52,6 +53,44 @@ impl Index {
 fn work(index: &mut Index, now: Instant) -> Vec<String> {
     index.advance(now);
     std::iter::from_fn(|| index.next_work(now)).map(|work| work.node).collect()
+}
+
+/// What a setting keeps pods off is known of every node at once, whatever taints were found; a component that is not assigned is not
+/// kept off.
+#[test]
+fn nodes_that_settings_leave_out_are_known_with_those_that_have_taints() {
+    let now = Instant::now();
+    let zone = |node: NodeView, zone: &str| NodeView {
+        labels: (&BTreeMap::from([("zone".to_owned(), zone.to_owned())])).into(),
+        tainted_at: Some(WALL),
+        ..node
+    };
+    let vm = view(4, WorkloadLabel::Mode(Workload::VmPassthrough));
+    let nodes = [
+        ("in", zone(container(1), "a")),
+        ("out", zone(container(2), "b")),
+        ("bare", container(3)),
+        ("vm", zone(vm, "b")),
+    ];
+    let index = index(MODES, &nodes, now);
+    let section = serde_json::json!({
+        "driver": {"enabled": false, "nodeSelector": {"zone": "c"}},
+        "devicePlugin": {"enabled": true, "nodeSelector": {"zone": "a"}},
+    });
+    let section = serde_json::from_value(section).expect("a section");
+    let taint = || Some(Exclusion::Taint("x=y:NoExecute".into()));
+    let found = ["in", "out"].map(|name| ((name.to_owned(), WALL), std::array::from_fn(|_| taint())));
+    let setting = || Some(Exclusion::Setting("devicePlugin.nodeSelector: zone=a".into()));
+    let told = |node: &str, why| Excluded { node: node.into(), why };
+    assert_eq!(
+        index.excluded(found.to_vec(), Some(&section)),
+        [
+            told("bare", [None, setting(), None, None, None]),
+            told("in", [taint(), taint(), taint(), None, taint()]),
+            told("out", [taint(), setting(), taint(), None, taint()]),
+        ]
+    );
+    assert_eq!(index.excluded(vec![], None), []);
 }
 
 #[test]
