@@ -3,9 +3,11 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
 mod files;
+mod first_use;
 mod fuzz;
 mod generated;
 mod goldens;
+mod kubevirt_types;
 mod layers;
 mod manifests;
 mod planning;

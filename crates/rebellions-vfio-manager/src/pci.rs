@@ -43,6 +43,17 @@ pub fn product(device: u16) -> &'static str {
     PRODUCTS.iter().find(|(id, _)| *id == device).map_or(UNKNOWN_PRODUCT, |(_, name)| name)
 }
 
+/// Every device id that is known, and its product.
+pub fn devices() -> impl Iterator<Item = (u16, &'static str)> {
+    PRODUCTS.into_iter()
+}
+
+/// Whether a device id is that of a virtual function. Source: pci.ids, where the vendor's cards are even and their functions one more.
+#[must_use]
+pub const fn is_virtual_function(device: u16) -> bool {
+    device % 2 == 1
+}
+
 /// Every product that is known, and the name for those that are not.
 pub fn products() -> impl Iterator<Item = &'static str> {
     PRODUCTS.iter().map(|(_, name)| *name).chain([UNKNOWN_PRODUCT])
