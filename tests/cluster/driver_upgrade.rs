@@ -31,17 +31,17 @@ use crate::leadership::becomes;
 const BLOCKED: &str = "RebellionsDriverUpgradeBlocked";
 
 /// A cluster whose nodes all run the driver 3.0.0, with every NPU allocatable.
-struct Upgrade {
+pub(crate) struct Upgrade {
     kubelets: Kubelets,
     controllers: Vec<Controller>,
     policy: Value,
     /// Last: it is given back only when its controllers and kubelets have ended.
-    cluster: Leased,
+    pub(crate) cluster: Leased,
 }
 
 impl Upgrade {
     /// Every machine that there is by now is a node of it.
-    async fn new(cluster: Leased, policy: Value) -> anyhow::Result<Self> {
+    pub(crate) async fn new(cluster: Leased, policy: Value) -> anyhow::Result<Self> {
         let kubelets = Kubelets::start(&cluster).await?;
         let controllers = cluster.start_all().await;
         let upgrade = Self { kubelets, controllers, policy, cluster };
@@ -60,7 +60,7 @@ impl Upgrade {
         section
     }
 
-    async fn configure(&self, version: &str) -> anyhow::Result<()> {
+    pub(crate) async fn configure(&self, version: &str) -> anyhow::Result<()> {
         Ok(self.cluster.configure("default", self.section(version)).await?)
     }
 
@@ -115,7 +115,7 @@ impl Upgrade {
     }
 
     /// It is done: the driver runs, its NPUs are there, and pods can be scheduled to it again.
-    async fn expect_done(&self, node: &str, version: &str) {
+    pub(crate) async fn expect_done(&self, node: &str, version: &str) {
         self.expect_state(node, "Done").await;
         self.expect_works(node, version).await;
         self.expect_schedulable(node).await;

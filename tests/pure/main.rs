@@ -8,6 +8,7 @@ mod fuzz;
 mod generated;
 mod goldens;
 mod kubevirt_types;
+mod guard_rails;
 mod layers;
 mod manifests;
 mod planning;

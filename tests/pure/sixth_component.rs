@@ -111,6 +111,16 @@ fn the_recipe_for_a_sixth_component_is_complete() {
         let neighbour = format!("assets/rebellions/npu-feature-discovery/{name}");
         copy.copy(&neighbour, &format!("assets/rebellions/validator/{name}"), WORDS);
     }
+    copy.insert(
+        "deploy/components/guard-rails/policies/operand_daemonsets.yaml",
+        "      'vfio-manager': [",
+        "      'validator': ['/etc/kubernetes/node-feature-discovery/features.d', '/sys'],\n",
+    );
+    copy.insert(
+        "docs/security.md",
+        "| vfio-manager | `vfio-manager` |",
+        "| validator | `validator` | yes | validates |\n",
+    );
     // 3. The controller.
     let (neighbour, package) = ("rebellions-npu-feature-discovery-controller", "rebellions-validator-controller");
     copy.copy(&format!("crates/{neighbour}"), &format!("crates/{package}"), WORDS);

@@ -17,6 +17,7 @@ pub mod debian;
 mod expect;
 pub mod generate;
 pub mod gitops;
+pub mod guard_rails;
 pub mod history;
 pub mod install;
 pub mod kubeconfig;
