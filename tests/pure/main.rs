@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "this is how a test fails")]
 
+mod compatibility;
 mod files;
 mod first_use;
 mod fuzz;

@@ -28,6 +28,7 @@ mod process;
 pub mod programs;
 mod progress;
 pub mod proxy;
+pub mod releases;
 pub mod repository;
 mod wait;
 pub mod workload;

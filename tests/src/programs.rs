@@ -251,7 +251,7 @@ fn where_we_are() -> anyhow::Result<(PathBuf, String)> {
 
 /// Cargo, without what it told us of ourselves: that would make build scripts that look at it run again, here and then
 /// outside.
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];

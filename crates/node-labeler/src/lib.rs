@@ -15,6 +15,7 @@ pub mod hold_down;
 pub mod index;
 pub mod left_behind;
 pub mod node;
+pub mod options;
 pub mod pause;
 pub mod queue;
 pub mod rules;
