@@ -29,6 +29,7 @@ mod readiness;
 mod reasons;
 mod rights;
 mod schema;
+mod skew;
 mod store;
 mod taken;
 mod transitions;

@@ -67,7 +67,8 @@ impl Controller {
         Self::start_as(access, name, &kubeconfig, &own_binary(name)?, arguments, &environment)
     }
 
-    async fn start_binary(
+    /// Starts a program of this name that is somewhere else, such as that of a release.
+    pub async fn start_binary(
         access: &Access,
         name: &'static str,
         binary: &Path,

@@ -13,7 +13,12 @@ use crate::repository;
 
 /// `kustomize build`: the objects of a folder below `deploy/`.
 pub fn render(folder: &str) -> anyhow::Result<Vec<Value>> {
-    objects(&build(&repository::root().join("deploy").join(folder))?)
+    render_of(repository::root(), folder)
+}
+
+/// The same of another state of the repository, such as that of a release.
+pub fn render_of(repository: &Path, folder: &str) -> anyhow::Result<Vec<Value>> {
+    objects(&build(&repository.join("deploy").join(folder))?)
 }
 
 /// What a kustomization of somebody's own, beside `deploy`, renders to: it names `../deploy/base/X`.

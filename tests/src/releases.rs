@@ -92,16 +92,16 @@ impl Release {
 
     fn compile(&self, folder: &Path, built: &Built) -> anyhow::Result<()> {
         let (target, unfinished) = (folder.join("target"), folder.join(".programs"));
-        let mut build = cargo();
-        build.current_dir(&built.source).args(["build", "--locked", "--workspace", "--target-dir"]).arg(&target);
-        build.args(repository::programs().flat_map(|name| ["--bin", name]));
+        let mut command = cargo();
+        command.current_dir(&built.source).args(["build", "--locked", "--workspace", "--target-dir"]).arg(&target);
+        command.args(repository::programs().flat_map(|name| ["--bin", name]));
         // Quick to build and small to keep: nobody looks into them with a debugger.
-        build.envs([
+        command.envs([
             ("CARGO_PROFILE_DEV_DEBUG", "0"),
             ("CARGO_PROFILE_DEV_STRIP", "symbols"),
             ("CARGO_INCREMENTAL", "0"),
         ]);
-        let status = build.status().context("could not run cargo")?;
+        let status = command.status().context("could not run cargo")?;
         ensure!(status.success(), "could not build release {}; see above", self.version);
         create_dir_all(&unfinished)?;
         for name in repository::programs() {
