@@ -6,9 +6,12 @@ use std::io::IsTerminal;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tracing::error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// The variable whose directives win over the option.
+const DIRECTIVES: &str = "RUST_LOG";
 
 /// How to log.
 #[derive(Args, Clone, Debug)]
@@ -35,11 +38,9 @@ impl LogOptions {
     /// Starts logging to standard error. `RUST_LOG`, if set, wins over the option. `quiet` are directives for libraries
     /// that say what our own code says already: `kube=error`.
     pub fn init(&self, quiet: &str) -> anyhow::Result<()> {
-        let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|text| !text.is_empty());
+        let directives = std::env::var(DIRECTIVES).ok().filter(|text| !text.is_empty());
         let directives = directives.unwrap_or_else(|| format!("{quiet},{}", self.log_level));
-        let filter = EnvFilter::try_new(&directives).with_context(|| {
-            format!("could not read log level {directives:?}; use one like info, or info,kube=debug")
-        })?;
+        let filter = filter(&directives)?;
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
         let lines = lines.with_ansi(std::io::stderr().is_terminal());
         let registry = tracing_subscriber::registry().with(filter);
@@ -55,6 +56,16 @@ impl LogOptions {
         let fitting = if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
         self.log_format.unwrap_or(fitting)
     }
+}
+
+/// Reads directives such as `info,kube=debug`. Not `EnvFilter`: that filters by the values of fields as well, and what it needs for that
+/// (regular expressions) made every image larger.
+fn filter(directives: &str) -> anyhow::Result<Targets> {
+    let directives: Vec<_> = directives.split(',').filter(|one| !one.is_empty()).collect();
+    let directives = directives.join(",");
+    directives
+        .parse()
+        .with_context(|| format!("could not read log level {directives:?}; use one like info, or info,kube=debug"))
 }
 
 /// A panic is a line in the log like any other trouble, and ends the process instead of one of its parts.
@@ -79,4 +90,31 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::level_filters::LevelFilter;
+
+    use super::filter;
+
+    #[test]
+    fn directives_are_read_as_rust_log_has_them() {
+        let table: &[(&str, &[(&str, LevelFilter)])] = &[
+            ("warn", &[("kube", LevelFilter::WARN), ("node_labeler", LevelFilter::WARN)]),
+            (",DEBUG,", &[("kube", LevelFilter::DEBUG)]),
+            ("kube=error,info", &[("kube::client", LevelFilter::ERROR), ("node_labeler", LevelFilter::INFO)]),
+            ("info,kube=off", &[("kube", LevelFilter::OFF), ("node_labeler", LevelFilter::INFO)]),
+        ];
+        for (directives, expected) in table {
+            let filter = filter(directives).expect("directives");
+            for (target, level) in *expected {
+                let passing = [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG];
+                let last = passing.into_iter().rfind(|level| filter.would_enable(target, level));
+                assert_eq!(last.map_or(LevelFilter::OFF, LevelFilter::from_level), *level, "{directives} {target}");
+            }
+        }
+        let error = filter("kube=loud").expect_err("no level").to_string();
+        assert_eq!(error, "could not read log level \"kube=loud\"; use one like info, or info,kube=debug");
+    }
 }
