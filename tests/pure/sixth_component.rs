@@ -135,6 +135,11 @@ fn the_recipe_for_a_sixth_component_is_complete() {
         "    ]\n}\n\n/// The folder of",
         "        &rebellions_validator_controller::OPERAND,\n",
     );
+    let stage = format!(
+        "FROM image AS {package}\nLABEL org.opencontainers.image.title=\"{package}\"\n\
+         LABEL org.opencontainers.image.description=\"Validates\"\nCOPY --from=build /images/{package}/ /\n\n"
+    );
+    copy.insert("Containerfile", "FROM image AS rebellions-vfio-manager-controller\n", &stage);
     // 4. The base.
     copy.copy(&format!("deploy/base/{neighbour}"), &format!("deploy/base/{package}"), WORDS);
     copy.insert(
@@ -149,6 +154,7 @@ fn the_recipe_for_a_sixth_component_is_complete() {
         &target,
         &["test", "--offline", "--package", "testbed", "--package", "demo", "--test", "pure", "--bin", "demo"],
     );
+    copy.cargo(&target, &["test", "--offline", "--package", "images", "--lib"]);
     let expected = read(&copy.folder.join("assets/rebellions/validator/testdata/default.expected.yaml"));
     assert!(expected.contains("name: rebellions-validator"), "{expected}");
     assert!(read(&copy.folder.join("deploy/crds/acceleratorconfigs.yaml")).contains("validator:"));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{File, create_dir_all, rename};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -218,25 +218,18 @@ fn build_own(names: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target.join(profile))
 }
 
-/// The path of a program as it is shipped: optimised and static, as the Containerfile builds it.
+/// The path of a program as it is shipped: optimised and static, as images have it.
 pub fn shipped_binary(name: &str) -> anyhow::Result<PathBuf> {
-    Ok(shipped_binaries(&[name])?.join(name))
+    let mut build = Command::new(repository::root().join(".ci/static-programs"));
+    build.arg(name).env("CARGO_TARGET_DIR", target_folder()?).env("CARGO_TERM_QUIET", "true");
+    let output = build.stderr(Stdio::inherit()).output().context("could not run .ci/static-programs")?;
+    ensure!(output.status.success(), "could not build {name}; see above");
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim_end()).join(name))
 }
 
-/// The folder of programs as they are shipped.
-pub fn shipped_binaries(names: &[&str]) -> anyhow::Result<PathBuf> {
-    let (target, _) = where_we_are()?;
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--locked", "--release", "--target", &triple, "--target-dir"]).arg(&target);
-    build.args(names.iter().flat_map(|name| ["--bin", name]));
-    build.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    ensure!(
-        build.status().context("could not run cargo")?.success(),
-        "could not build {}; see above",
-        names.join(", ")
-    );
-    Ok(target.join(triple).join("release"))
+/// Cargo's target folder.
+pub fn target_folder() -> anyhow::Result<PathBuf> {
+    Ok(where_we_are()?.0)
 }
 
 /// Cargo's target folder and the name of the profile that we were built with.

@@ -109,7 +109,8 @@ mod tests {
         for (directives, expected) in table {
             let filter = filter(directives).expect("directives");
             for (target, level) in *expected {
-                let passing = [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG];
+                let passing =
+                    [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG];
                 let last = passing.into_iter().rfind(|level| filter.would_enable(target, level));
                 assert_eq!(last.map_or(LevelFilter::OFF, LevelFilter::from_level), *level, "{directives} {target}");
             }

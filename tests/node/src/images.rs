@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 use accelerator_api::contract;
 use anyhow::Context;
+use images::containerfile::Stage;
+use images::oci::{self, Content, Image};
+use images::{Architecture, Ours};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use serde_json::Value;
-use testbed::programs::{shipped_binaries, shipped_binary};
-use testbed::repository::{self, operands};
+use testbed::programs::{shipped_binary, target_folder};
+use testbed::repository::{operands, root};
 use testbed::{install, say};
-
-use crate::oci::{self, Image};
 
 /// What holds a pod's namespaces.
 pub const PAUSE: &str = "localhost/pause:1";
@@ -21,19 +22,22 @@ pub const PAUSE: &str = "localhost/pause:1";
 /// The program that is both the vendor's and what holds a pod.
 const STAND_IN: &str = "stand-in";
 
-/// User and group of our controllers' images, as the Containerfile has them.
-const USER: &str = "65532:65532";
-
 /// Archives of every image that `deploy/overlays/default` and the operands' default manifests name.
 pub fn archives(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let programs = Programs::build()?;
-    let (ours, others): (Vec<_>, Vec<_>) =
-        wanted()?.into_iter().map(|(name, paths)| programs.image(&name, paths)).partition(|image| image.user.is_some());
-    let pause = programs.image(PAUSE, ["/pause".to_owned()].into());
-    let (product, vendor) = (folder.join("product.tar"), folder.join("vendor.tar"));
-    oci::write(&product, &ours)?;
-    oci::write(&vendor, &[others, vec![pause]].concat())?;
-    Ok(vec![product, vendor])
+    let ours = ours()?;
+    let stand_in = shipped_binary(STAND_IN)?;
+    let (mut product, mut vendor) = (vec![], vec![stood_in(&stand_in, PAUSE, ["/pause".to_owned()].into())]);
+    for (name, paths) in wanted()? {
+        match ours.image(program_of(&name), &name)? {
+            Some(image) => product.push(image),
+            None => vendor.push(stood_in(&stand_in, &name, paths)),
+        }
+    }
+    let paths = [("product.tar", product), ("vendor.tar", vendor)].map(|(name, images)| (folder.join(name), images));
+    for (archive, images) in &paths {
+        oci::write(archive, images)?;
+    }
+    Ok(paths.map(|(archive, _)| archive).into())
 }
 
 /// An archive of one of our images under another tag.
@@ -41,41 +45,27 @@ pub fn retagged(folder: &Path, program: &str, tag: &str) -> anyhow::Result<PathB
     let images = wanted()?;
     let name = images.keys().find(|name| program_of(name) == program).context("no image of this program")?;
     let (name, _) = name.rsplit_once(':').context("an image without a tag")?;
-    let image = Programs::build()?.image(&format!("{name}:{tag}"), BTreeSet::new());
+    let image = ours()?.image(program, &format!("{name}:{tag}"))?.context("no program of ours")?;
     let archive = folder.join(format!("{program}-{tag}.tar"));
     oci::write(&archive, &[image])?;
     Ok(archive)
 }
 
-/// Static programs, built.
-struct Programs(PathBuf);
-
-impl Programs {
-    fn build() -> anyhow::Result<Self> {
-        say("Building the programs as they are shipped; the first time takes about 5 min on two cores ...");
-        let folder = shipped_binaries(&our_programs().collect::<Vec<_>>())?;
-        // By itself: built together, what it needs of shared libraries would become part of ours.
-        shipped_binary(STAND_IN)?;
-        Ok(Self(folder))
-    }
-
-    /// An image by its name: ours if the name says so, a stand-in otherwise.
-    fn image(&self, name: &str, paths: BTreeSet<String>) -> Image {
-        let program = program_of(name);
-        if our_programs().any(|one| one == program) {
-            let paths = vec!["/program".into()];
-            return Image { name: name.into(), program: self.0.join(program), paths, user: Some(USER) };
-        }
-        // What the image itself would start, if no command is given.
-        let own = if paths.is_empty() { vec![format!("/{program}")] } else { vec![] };
-        let paths = own.into_iter().chain(paths).collect();
-        Image { name: name.into(), program: self.0.join(STAND_IN), paths, user: None }
-    }
+/// Our images, as they are shipped.
+fn ours() -> anyhow::Result<Ours> {
+    say("Building the programs as they are shipped; the first time takes about 10 min on two cores ...");
+    Ours::build(root(), &target_folder()?, Architecture::here()?, None)
 }
 
-/// Every program of ours that runs in a container.
-fn our_programs() -> impl Iterator<Item = &'static str> {
-    repository::programs().chain(["rebellions-vfio-manager"])
+/// An image of somebody else, played by a program of ours.
+fn stood_in(program: &Path, name: &str, paths: BTreeSet<String>) -> Image {
+    // What the image itself would start, if no command is given.
+    let own = if paths.is_empty() { vec![format!("/{}", program_of(name))] } else { vec![] };
+    let paths: Vec<_> = own.into_iter().chain(paths).collect();
+    let config = Stage { entrypoint: paths.iter().take(1).cloned().collect(), ..Stage::default() };
+    let content = Content { path: program.into(), is_executable: true };
+    let files = paths.into_iter().map(|path| (path, content.clone())).collect();
+    Image { name: name.into(), architecture: "amd64", files, config }
 }
 
 /// `ghcr.io/petasus-ai/node-labeler:v0.1.0` is `node-labeler`.

@@ -8,7 +8,6 @@
 pub mod host;
 pub mod images;
 pub mod node;
-pub mod oci;
 pub mod registry;
 mod reservation;
 mod software;
