@@ -69,7 +69,26 @@ control-plane *args:
 render overlay="default":
     kubectl kustomize deploy/overlays/{{overlay}}
 
-# One image per program
-images registry tag="v0.1.0":
-    for program in node-labeler rebellions-vfio-manager $(ls crates | grep -- '-controller$'); do \
-        docker build --build-arg PROGRAM=$program -t {{registry}}/$program:{{tag}} -f Containerfile . || exit 1; done
+# Every image, built once; with docker, podman or buildah
+images registry tag="v0.1.0" tool="docker":
+    #!/bin/sh
+    set -eu
+    revision=$(git rev-parse HEAD)
+    case "{{tool}}" in
+        docker) set -- docker buildx build --provenance=false --load ;;
+        # Without layers kept, the build would run once for each image.
+        podman | buildah) set -- {{tool}} build --layers --timestamp 0 --identity-label=false ;;
+        *) echo "the tool is docker, podman or buildah" >&2; exit 1 ;;
+    esac
+    for program in $(sed -n 's/^FROM image AS //p' Containerfile); do
+        SOURCE_DATE_EPOCH=0 "$@" --file Containerfile --target "$program" --build-arg "REVISION=$revision" \
+            --tag "{{registry}}/$program:{{tag}}" .
+    done
+
+# Every image as an OCI archive, without a tool for containers; --help tells of other architectures
+image-archive *args:
+    cargo run --package images -- --revision "$(git rev-parse HEAD)" {{args}}
+
+# Every image that an installation can pull: of an overlay, and of files with its AcceleratorConfig and its nodes
+image-list overlay="default" *args:
+    kubectl kustomize deploy/overlays/{{overlay}} | cargo run --quiet --package testbed --bin image-list -- - {{args}}

@@ -19,6 +19,7 @@ pub mod generate;
 pub mod gitops;
 pub mod guard_rails;
 pub mod history;
+pub mod image_list;
 pub mod install;
 pub mod kubeconfig;
 mod kubelet;

@@ -26,7 +26,8 @@ impl Variable {
     pub const ALL: [Self; 4] = [Self::Family, Self::Os, Self::Kernel, Self::Arch];
 
     /// As a template spells it.
-    const fn placeholder(self) -> &'static str {
+    #[must_use]
+    pub const fn placeholder(self) -> &'static str {
         match self {
             Self::Family => "{family}",
             Self::Os => "{os}",
