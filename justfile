@@ -91,4 +91,8 @@ image-archive *args:
 
 # Every image that an installation can pull: of an overlay, and of files with its AcceleratorConfig and its nodes
 image-list overlay="default" *args:
-    kubectl kustomize deploy/overlays/{{overlay}} | cargo run --quiet --package testbed --bin image-list -- - {{args}}
+    #!/bin/sh
+    set -eu
+    # In a pipe its failure would pass unnoticed, and nothing installed reads like everything.
+    rendered=$(kubectl kustomize deploy/overlays/{{overlay}})
+    printf '%s\n' "$rendered" | cargo run --quiet --package testbed --bin image-list -- - {{args}}
