@@ -35,6 +35,9 @@ impl Reporter {
         active: Option<usize>,
         runtime: &Runtime,
     ) -> Option<tokio::time::Instant> {
+        if active.is_none() {
+            runtime.metrics.conditions([]);
+        }
         for index in active_first(configs.len(), active) {
             let config = &configs[index];
             let counts = active == Some(index);
@@ -45,6 +48,9 @@ impl Reporter {
                 }
                 _ => continue,
             };
+            if counts {
+                runtime.metrics.conditions(&conditions);
+            }
             let status = &config.status;
             let is_stalled = |condition: &Condition| condition.type_ == condition_types::STALLED;
             let written = status.nodes == nodes

@@ -24,6 +24,9 @@ impl<E: Extension> Controller<E> {
         active: Option<usize>,
         runtime: &Runtime,
     ) -> Option<Instant> {
+        if active.is_none() {
+            runtime.metrics.conditions([]);
+        }
         for index in active_first(configs.len(), active) {
             let config = configs[index];
             let report = match (outcome, active == Some(index)) {
@@ -32,6 +35,9 @@ impl<E: Extension> Controller<E> {
                 (_, false) => None,
                 (Some(outcome), true) => Some(self.compose(outcome, config, runtime)),
             };
+            if let Some(report) = &report {
+                runtime.metrics.conditions(std::iter::once(&report.condition).chain(&report.further));
+            }
             let observed = report.as_ref().and_then(|report| observed_generation(config, &report.condition));
             if report.as_ref().map(Report::parts) == self.reported(config)
                 && has_observed(config, observed, self.component().controller)
