@@ -1,5 +1,6 @@
 //! Carries out what an upgrade plan asks for.
 
+mod effect;
 mod past;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use self::effect::without_effect;
 use self::past::{NotPatched, Past, Turn};
 use crate::metrics::UpgradeMetrics;
 use crate::node::{Node, NodeView};
@@ -40,7 +42,7 @@ pub struct Actor {
 
 /// What became of one request.
 enum Answer {
-    Patched { node: String, view: Result<Kept<NodeView>, kube::Error>, tell: Option<Tell> },
+    Patched { node: String, view: Result<Kept<NodeView>, kube::Error>, dropped: Option<String>, tell: Option<Tell> },
     Evicted { uid: String, refusal: Option<String> },
     Deleted { uid: String, error: Option<kube::Error> },
 }
@@ -138,12 +140,15 @@ impl Actor {
     /// Takes note of an answer. Returns when to look again because of it.
     fn take(&mut self, answer: Answer, now: Timestamp) -> Option<Instant> {
         match answer {
-            Answer::Patched { node, view: Ok(view), tell } => {
-                let again = self.past.patched(&node, Instant::now());
+            Answer::Patched { node, view: Ok(view), dropped, tell } => {
+                let again = match (dropped, tell) {
+                    (Some(words), _) => self.without_effect(&node, &words),
+                    (None, tell) => {
+                        tell.into_iter().for_each(|tell| self.publish(&view, tell));
+                        self.past.patched(&node, Instant::now())
+                    }
+                };
                 self.measure(&node, &view, now);
-                if let Some(tell) = tell {
-                    self.publish(&view, tell);
-                }
                 if view.carries_deploy_label {
                     self.nodes.with(|store| store.answered(&node, view.clone()));
                 }
@@ -174,6 +179,16 @@ impl Actor {
         if let (Some(state), Some(since)) = (before.state, before.record.as_ref().and_then(|record| record.since)) {
             self.metrics.left(state, now.duration_since(since).as_secs_f64());
         }
+    }
+
+    /// A write that would have no effect again is as good as refused. Returns when to look again.
+    fn without_effect(&mut self, node: &str, words: &str) -> Instant {
+        let (again, is_news) =
+            self.past.not_patched(node, NotPatched::Refused(words.to_owned()), Instant::now(), random());
+        if is_news {
+            warn!(node, err = words, "Could not write node; trying again");
+        }
+        again
     }
 
     /// Returns when to look again.
@@ -224,8 +239,14 @@ impl Sender {
                 }
                 let params = PatchParams { field_manager: Some(self.manager.into()), ..PatchParams::default() };
                 let api = Api::<Node>::all(self.client.clone());
-                let view = api.patch(&node, &params, &Patch::Merge(&patch)).await;
-                Answer::Patched { node, view: view.map(|node| Kept::new(NodeView::of(node))), tell }
+                match api.patch(&node, &params, &Patch::Merge(&patch)).await {
+                    Ok(answer) => {
+                        let view = NodeView::of(answer.clone());
+                        let dropped = without_effect(&patch, &answer, &view);
+                        Answer::Patched { node, view: Ok(Kept::new(view)), dropped, tell }
+                    }
+                    Err(error) => Answer::Patched { node, view: Err(error), dropped: None, tell },
+                }
             }
             Action::Evict { pod, uid, .. } => {
                 let refusal = evict(self.client.clone(), &pod, &uid).await;

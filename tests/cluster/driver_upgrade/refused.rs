@@ -105,8 +105,9 @@ async fn a_node_whose_pool_label_is_refused_is_told_and_gets_its_driver_later() 
     cluster.spoil();
     let nodes = cluster.machines("n").count(1).create().await?;
     let upgrade = Upgrade::new(cluster, json!({"autoUpgrade": false})).await?;
-    forbid(&upgrade.cluster, "late-0.sim").await?;
-    let late = upgrade.cluster.machines("late").create().await?;
+    let late = upgrade.cluster.machines("late").mode("").create().await?;
+    forbid(&upgrade.cluster, &late[0]).await?;
+    upgrade.cluster.set_mode(&late[0], Some("container")).await?;
     let condition = upgrade.cluster.expect_condition("default", DRIVER.condition_type, "False/ApplyFailed").await;
     assert!([DRIVER_POOL_LABEL, &late[0], WORDS].iter().all(|words| condition.contains(*words)), "{condition}");
     upgrade.cluster.expect_condition("default", BLOCKED, "True/WriteRefused").await;
