@@ -8,8 +8,8 @@ use testbed::{Cluster, Profile, Wait, eventually};
 
 use super::{COMPONENTS, apply_twice, expect_pods, own, with_prerequisites};
 
-/// The kind of OpenShift's API server that a component has an object of. The fields are those of its reference, "SecurityContextConstraints
-/// [security.openshift.io/v1]"; what OpenShift makes of them is not tried.
+/// The kind of `OpenShift`'s API server that a component has an object of. The fields are those of its reference of
+/// `security.openshift.io/v1`; what `OpenShift` makes of them is not tried.
 fn openshift(cluster: &Cluster) -> anyhow::Result<()> {
     let flag = || json!({"type": "boolean"});
     let texts = || json!({"type": "array", "items": {"type": "string"}, "nullable": true});
