@@ -337,7 +337,7 @@ async fn what_is_taken_can_be_applied() -> anyhow::Result<()> {
         json!({"resources": {"limits": {"cpu": "1e3", "memory": "0.5Gi", "ephemeral-storage": "1.5M", "a.b/c": "1k"},
                              "requests": {"cpu": "+1.", "memory": ".25Gi", "a.b/c": 1000}}}),
         json!({"resources": {"limits": {"hugepages-2Mi": "4Mi", "cpu": 0}, "requests": {"hugepages-2Mi": "4Mi"}}}),
-        json!({"nodeSelector": {"Example.com/A_b": "", "zone": "X_1.y"}, "affinity": {"nodeAffinity":
+        json!({"nodeSelector": {"example.com/A_b": "", "zone": "X_1.y"}, "affinity": {"nodeAffinity":
             {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
                 {"matchExpressions": [{"key": "a", "operator": "In", "values": ["", "B_1"]}, {"key": "b", "operator": "Exists", "values": null}]},
                 {"matchExpressions": null}]}}},
