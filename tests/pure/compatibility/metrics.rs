@@ -28,13 +28,12 @@ fn family(text: &str, prefix: &str, arguments: &str) -> (String, String) {
     let name = arguments.split('"').nth(1).unwrap_or_else(|| panic!("{prefix}: no name in {arguments}"));
     let variable = arguments.trim_end_matches(".clone()").rsplit([',', '.', ' ']).next().unwrap_or_default();
     let places = [format!("{variable}: Family<"), format!("{variable} = Family::<")];
-    let (labels, kind) = match places.iter().find_map(|place| text.split_once(place.as_str())) {
-        Some((_, rest)) => until(rest, ">").split_once(", ").expect("labels and kind"),
-        None => {
-            let (_, rest) =
-                text.split_once(&format!("{variable}: ")).unwrap_or_else(|| panic!("{prefix}_{name}: no type"));
-            ("", until(rest, ","))
-        }
+    let by_labels = places.iter().find_map(|place| text.split_once(place.as_str()));
+    let (labels, kind) = if let Some((_, rest)) = by_labels {
+        until(rest, ">").split_once(", ").expect("labels and kind")
+    } else {
+        let (_, rest) = text.split_once(&format!("{variable}: ")).unwrap_or_else(|| panic!("{prefix}_{name}: no type"));
+        ("", until(rest, ","))
     };
     let ending = match kind {
         "Counter" => "_total",

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use accelerator_api::Reason;
 use accelerator_api::condition_types::{ACCEPTED, DRIVER_UPGRADE_BLOCKED, DRIVER_UPGRADE_PROGRESSING, READY, STALLED};
 use accelerator_api::contract::NODE_LABELER;
+use accelerator_api::{ComponentSpec, Reason, Rebellions};
 use accelerator_operand::{Operand, Placement};
 use accelerator_runtime::Options;
 use clap::{Args, Command, CommandFactory};
@@ -107,7 +107,7 @@ fn condition_types() -> Group {
 fn daemon_set(operand: &'static Operand) -> Vec<(String, String)> {
     let placement = Placement { namespace: "rebellions".into(), ..Placement::default() };
     let template = operand.template().expect("a manifest");
-    let DaemonSet { spec, .. } = template.render(&Default::default(), &Default::default(), &placement);
+    let DaemonSet { spec, .. } = template.render(&Rebellions::default(), &ComponentSpec::default(), &placement);
     let spec = spec.expect("a spec");
     let pod = spec.template.spec.expect("a pod");
     let pairs = |map: Option<BTreeMap<String, String>>| {
