@@ -101,10 +101,10 @@ fn nodes_say_which_drivers_there_have_to_be() {
         let drivers = list.images.into_iter().filter_map(|image| Some(image.split_once("/rbln-driver:")?.1.to_owned()));
         (drivers.collect(), list.notes)
     };
-    let (images, notes) = drivers(std::slice::from_ref(&nodes), &[]);
+    let (images, unknown) = drivers(std::slice::from_ref(&nodes), &[]);
     assert_eq!(images, ["3.0.0-5.15.0-1-generic-ubuntu22.04", "3.0.0-6.8.0-60-generic-ubuntu22.04"]);
-    assert_eq!(notes.len(), 1);
-    assert!(notes[0].starts_with("no image for the driver of node d: its kernel, "), "{notes:?}");
+    assert_eq!(unknown.len(), 1);
+    assert!(unknown[0].starts_with("no image for the driver of node d: its kernel, "), "{unknown:?}");
     let rhel = kind(|variable| (variable.placeholder() == "{os}").then(|| "rhel9.4".to_owned()));
     let (images, _) = drivers(&[nodes], std::slice::from_ref(&rhel));
     assert_eq!(images.last().expect("an image"), "3.0.0-{kernel}-rhel9.4");
