@@ -21,6 +21,7 @@ mod installation;
 mod labels;
 mod leadership;
 mod machines;
+mod monitoring;
 mod ownership;
 mod pause;
 mod programs;

@@ -13,6 +13,7 @@ mod image_list;
 mod kubevirt_types;
 mod layers;
 mod manifests;
+mod monitoring;
 mod planning;
 mod real_node;
 mod reporting;

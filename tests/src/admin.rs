@@ -3,12 +3,12 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A plain HTTP GET: status and body; 0 when nobody answers.
+/// A plain HTTP GET: status, and head and body; 0 when nobody answers. Of HTTP/1.0, whose answers come in one piece.
 pub async fn get(address: &str, path: &str) -> (u16, String) {
     let Ok(mut stream) = TcpStream::connect(address).await else {
         return (0, String::new());
     };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n");
     let mut answer = String::new();
     if stream.write_all(request.as_bytes()).await.is_err() || stream.read_to_string(&mut answer).await.is_err() {
         return (0, answer);

@@ -59,6 +59,17 @@ pub fn release_manifests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(written)
 }
 
+/// The same, of resources and components that are named by paths below `deploy/`.
+pub fn render_overlay(resources: &[&str], components: &[&str], more: &Value) -> anyhow::Result<Vec<Value>> {
+    let below = |names: &[&str]| names.iter().map(|name| format!("../deploy/{name}")).collect::<Vec<_>>();
+    let mut kustomization = more.clone();
+    kustomization["apiVersion"] = "kustomize.config.k8s.io/v1beta1".into();
+    kustomization["kind"] = "Kustomization".into();
+    kustomization["resources"] = below(resources).into();
+    kustomization["components"] = below(components).into();
+    render_own(&kustomization)
+}
+
 /// `kubectl apply --server-side -f -`
 pub fn apply(kubeconfig: &Path, objects: &[Value]) -> anyhow::Result<String> {
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});

@@ -35,6 +35,9 @@ const NODE: [GoProgram; 2] =
 /// What GitOps tools make of an object.
 const GITOPS: [GoProgram; 1] = [("gitops-health", "accelerator.test/gitops", 50)];
 
+/// What the Prometheus Operator takes.
+const MONITORING: [GoProgram; 1] = [("monitoring-objects", "accelerator.test/prometheus-operator", 30)];
+
 /// A Go module in `tests/`.
 struct GoModule {
     /// Its folder's name, there and in the cache.
@@ -49,6 +52,8 @@ const CONTROL_PLANE_MODULE: GoModule =
     GoModule { folder: "control-plane", files: &["go.mod", "go.sum"], programs: &[&CONTROL_PLANE, &NODE] };
 const GITOPS_MODULE: GoModule =
     GoModule { folder: "gitops", files: &["go.mod", "go.sum", "main.go"], programs: &[&GITOPS] };
+const MONITORING_MODULE: GoModule =
+    GoModule { folder: "prometheus-operator", files: &["go.mod", "go.sum", "main.go"], programs: &[&MONITORING] };
 
 /// The version that the Kubernetes programs say they are: that of their module.
 const KUBERNETES: &str = "1.36.3";
@@ -75,6 +80,12 @@ pub fn node_binary(name: &str) -> anyhow::Result<PathBuf> {
 pub fn gitops_health_binary() -> anyhow::Result<PathBuf> {
     static FOLDER: Once = Once::new();
     binary(&FOLDER, "GitOps tools", &GITOPS_MODULE, &GITOPS, GITOPS[0].0)
+}
+
+/// The path of the program that tells whether the Prometheus Operator takes an object. Builds it when this is the first time.
+pub fn monitoring_objects_binary() -> anyhow::Result<PathBuf> {
+    static FOLDER: Once = Once::new();
+    binary(&FOLDER, "types of the Prometheus Operator", &MONITORING_MODULE, &MONITORING, MONITORING[0].0)
 }
 
 type Once = OnceLock<Result<PathBuf, String>>;
