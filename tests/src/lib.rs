@@ -8,6 +8,7 @@ pub mod access;
 pub mod admin;
 pub mod audit;
 mod certificates;
+pub mod chart;
 mod clock;
 mod cluster;
 pub mod control_group;

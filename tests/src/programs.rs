@@ -38,6 +38,9 @@ const GITOPS: [GoProgram; 1] = [("gitops-health", "accelerator.test/gitops", 50)
 /// What the Prometheus Operator takes.
 const MONITORING: [GoProgram; 1] = [("monitoring-objects", "accelerator.test/prometheus-operator", 30)];
 
+/// What renders charts.
+const HELM: [GoProgram; 1] = [("helm", "helm.sh/helm/v4/cmd/helm", 90)];
+
 /// A Go module in `tests/`.
 struct GoModule {
     /// Its folder's name, there and in the cache.
@@ -54,6 +57,7 @@ const GITOPS_MODULE: GoModule =
     GoModule { folder: "gitops", files: &["go.mod", "go.sum", "main.go"], programs: &[&GITOPS] };
 const MONITORING_MODULE: GoModule =
     GoModule { folder: "prometheus-operator", files: &["go.mod", "go.sum", "main.go"], programs: &[&MONITORING] };
+const HELM_MODULE: GoModule = GoModule { folder: "helm", files: &["go.mod", "go.sum"], programs: &[&HELM] };
 
 /// The version that the Kubernetes programs say they are: that of their module.
 const KUBERNETES: &str = "1.36.3";
@@ -86,6 +90,12 @@ pub fn gitops_health_binary() -> anyhow::Result<PathBuf> {
 pub fn monitoring_objects_binary() -> anyhow::Result<PathBuf> {
     static FOLDER: Once = Once::new();
     binary(&FOLDER, "types of the Prometheus Operator", &MONITORING_MODULE, &MONITORING, MONITORING[0].0)
+}
+
+/// The path of helm. Builds it when this is the first time.
+pub fn helm_binary() -> anyhow::Result<PathBuf> {
+    static FOLDER: Once = Once::new();
+    binary(&FOLDER, "chart renderer", &HELM_MODULE, &HELM, HELM[0].0)
 }
 
 type Once = OnceLock<Result<PathBuf, String>>;
