@@ -60,10 +60,10 @@ pub struct NodeSelectorRequirement {
     #[x_kube(validation = Rule::new(not_ours!("self")).message(NOT_OURS_MESSAGE))]
     #[schemars(length(max = 317))]
     pub key: String,
-    /// In (the label has one of these values), NotIn (it has none of them, or is not there), Exists or DoesNotExist.
+    /// `In` (the label has one of these values), `NotIn` (it has none of them, or is not there), `Exists` or `DoesNotExist`.
     #[schemars(extend("enum" = ["In", "NotIn", "Exists", "DoesNotExist"]))]
     pub operator: String,
-    /// Values, with In and NotIn.
+    /// Values, with `In` and `NotIn`.
     #[schemars(with = "Vec<LabelValue>", length(max = 64))]
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,

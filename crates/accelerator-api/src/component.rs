@@ -58,7 +58,7 @@ container_settings! {
         #[schemars(with = "BTreeMap<String, LabelValue>", extend("maxProperties" = 64))]
         #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
         pub node_selector: BTreeMap<String, String>,
-        /// The same as nodeSelector with more to say: In, NotIn, Exists and DoesNotExist. Both must allow a node. Affinity to pods and
+        /// The same as nodeSelector with more to say: `In`, `NotIn`, `Exists` and `DoesNotExist`. Both must allow a node. Affinity to pods and
         /// preferences are not here, because a DaemonSet looks at neither.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub affinity: Option<Affinity>,

@@ -109,15 +109,12 @@ impl Reporter {
             let excluded = self.excluded(index, section);
             (index.counts(), Assignments { excluded, ..index.assignments() })
         });
-        let (accepted, readiness) = match &config.spec {
-            Err(why) => {
-                let message = format!("this version cannot read the spec, everything stays as it is: {why}");
-                ((Reason::Unreadable, message.clone()), (Reason::Unreadable, message))
-            }
-            Ok(_) => {
-                let message = "this is the AcceleratorConfig that counts".to_owned();
-                ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
-            }
+        let (accepted, readiness) = if let Err(why) = &config.spec {
+            let message = format!("this version cannot read the spec, everything stays as it is: {why}");
+            ((Reason::Unreadable, message.clone()), (Reason::Unreadable, message))
+        } else {
+            let message = "this is the AcceleratorConfig that counts".to_owned();
+            ((Reason::Active, message), ready(section, &config.status, &nodes, generation))
         };
         (Some(counts), conditions(config, &accepted, &readiness))
     }
