@@ -144,7 +144,9 @@ impl Actor {
                 let again = match (dropped, tell) {
                     (Some(words), _) => self.without_effect(&node, &words),
                     (None, tell) => {
-                        tell.into_iter().for_each(|tell| self.publish(&view, tell));
+                        if let Some(tell) = tell {
+                            self.publish(&view, tell);
+                        }
                         self.past.patched(&node, Instant::now())
                     }
                 };
