@@ -1,4 +1,4 @@
-//! The samples for KubeVirt beside its published API types. Those are a package of npm's, made of KubeVirt's OpenAPI document; its Go module
+//! The samples for KubeVirt beside its published API types. Those are a package of npm's, made of the document that describes its API; its Go module
 //! cannot be had everywhere. A compiler of TypeScript knows every field and refuses those that are none.
 
 use std::fmt::Write;
