@@ -12,8 +12,8 @@ use testbed::{Access, Cluster, ControlPlane, Profile, Wait, eventually, programs
 const NAME: &str = "accelerator-operator";
 /// A namespace that none of the objects is in.
 const ELSEWHERE: &str = "releases";
-/// What Helm says of who manages an object.
-const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label that says who manages an object.
+const MANAGED_BY: &str = "/metadata/labels/app.kubernetes.io~1managed-by";
 
 /// The chart, made for a test.
 struct Chart {
@@ -79,7 +79,7 @@ fn in_order(objects: impl Iterator<Item = Value>) -> Vec<Value> {
 
 /// As Helm renders what kustomize does: the label that says who manages it, where there is one, tells of Helm.
 fn of_helm(mut object: Value) -> Value {
-    if let Some(manager) = object["metadata"]["labels"].get_mut(MANAGED_BY) {
+    if let Some(manager) = object.pointer_mut(MANAGED_BY) {
         *manager = "Helm".into();
     }
     object

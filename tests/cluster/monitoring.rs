@@ -20,7 +20,7 @@ use testbed::{
     repository,
 };
 
-use crate::LABELER;
+use crate::{CONTAINER, LABELER};
 
 const COMPONENT: &str = "components/monitoring";
 const AGENT: &str = "rebellions-vfio-manager";
@@ -235,8 +235,8 @@ async fn agent(folder: &Path) -> anyhow::Result<(Process, String)> {
     let process = Process::start(&mut command, &folder.join("log"))?;
     let address = eventually("the agent to listen", async || {
         let log = fs::read_to_string(&process.log).unwrap_or_default();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let address = lines.filter_map(|line| Some(line["adminAddress"].as_str()?.to_owned())).next();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let address = lines.find_map(|line| Some(line["adminAddress"].as_str()?.to_owned()));
         address.map_or(Wait::NotYet(log), Wait::Done)
     })
     .await;
@@ -251,9 +251,10 @@ async fn world() -> anyhow::Result<World> {
     let through = Access { entry: proxy.entry.clone(), ..Access::clone(&cluster) };
     let (mut controllers, mut targets) = (vec![], vec![]);
     for name in repository::programs() {
-        let mut controller = match name == LABELER {
-            true => through.start_with(name, &["--resync-interval", "3s"]).await,
-            false => cluster.start(name).await,
+        let mut controller = if name == LABELER {
+            through.start_with(name, &["--resync-interval", "3s"]).await
+        } else {
+            cluster.start(name).await
         };
         targets.push(target(name, controller.admin_address().await?, "accelerator-system"));
         controllers.push(controller);
@@ -279,7 +280,7 @@ async fn world() -> anyhow::Result<World> {
     // An event that is swallowed, and a watch that breaks.
     proxy.set([Rule::every("event", "nodes", Fault::Drop).of("lost-0")]);
     cluster.npu_nodes("lost", 1, "container").await?;
-    cluster.expect_deployed("lost-0", &["device-plugin", "driver"]).await;
+    cluster.expect_deployed("lost-0", CONTAINER).await;
     let refuse = Rule { times: 1, ..Rule::every("watch", "nodes", Fault::Refuse(500, None)) };
     proxy.set([Rule { times: 1, ..Rule::every("watch", "nodes", Fault::Cut) }, refuse]);
     Ok(World { targets, _agent: agent, _kubelets: kubelets, _controllers: controllers, _proxy: proxy, cluster })
