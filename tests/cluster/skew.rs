@@ -47,7 +47,8 @@ async fn the_new_crd_under_old_programs() -> anyhow::Result<()> {
     eventually("the later CRD to be served", async || {
         let taken = installation.cluster.configure("default", config.clone()).await;
         let kept = installation.cluster.config("default").await.to_string().contains("\"ofTheFuture\":\"x\"");
-        Wait::until((taken.map_err(|error| error.to_string()), kept), |(taken, kept)| taken.is_ok() && *kept)
+        let refusal = taken.err().map(|error| error.to_string());
+        Wait::until((refusal, kept), |(refusal, kept)| refusal.is_none() && *kept)
     })
     .await;
     let mark = installation.cluster.mark()?;
