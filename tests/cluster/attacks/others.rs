@@ -162,6 +162,15 @@ async fn a_stolen_token_speaks_for_its_program_alone() -> anyhow::Result<()> {
             .expect_allowed(&[("report", status(by, by, &own)), ("say nothing more", status(by, by, &json!({})))])
             .await;
     }
+    // One of which nobody has said anything yet, node-labeler neither.
+    cluster.configure("new", json!({})).await?;
+    for component in COMPONENTS {
+        let first = status(component.controller, component.controller, &conditions(&[component.condition_type]));
+        let mut body = first.body;
+        body["metadata"]["name"] = json!("new");
+        let first = Write { path: first.path.replace("/default/", "/new/"), body, ..first };
+        thieves.expect_allowed(&[("report first", first)]).await;
+    }
     let upgrade = conditions(&["RebellionsDriverUpgradeBlocked", "RebellionsDriverUpgradeProgressing"]);
     let driver = "rebellions-driver-controller";
     let pod = Write::delete(driver, "/api/v1/namespaces/rebellions/pods/driver-pod");
