@@ -8,4 +8,4 @@ pub mod oci;
 pub use contents::{Architecture, Ours, root};
 
 /// The most bytes that a pull of one of our images may move: nodes pull it over whatever link they have.
-pub const LARGEST: u64 = 4_000_000;
+pub const LARGEST: u64 = 4 << 20;
