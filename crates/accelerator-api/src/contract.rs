@@ -69,6 +69,12 @@ pub const DRIVER_ROLLED_BACK_ANNOTATION: &str = "petasus.io/driver-rolled-back";
 /// by a rule for Node Feature Discovery, which knows `atom` and `rebel100`.
 pub const NPU_FAMILY_LABEL: &str = "rebellions.ai/npu.family";
 
+/// The label on nodes that says how many NPUs the vendor's discovery finds. Source: rbln-npu-feature-discovery.
+pub const NPU_COUNT_LABEL: &str = "rebellions.ai/npu.count";
+
+/// The label on nodes that says which version of the driver the vendor's discovery finds loaded.
+pub const DRIVER_VERSION_LABEL: &str = "rebellions.ai/driver-version.full";
+
 /// What the names of NPUs as resources of nodes and pods begin with.
 pub const NPU_RESOURCE_PREFIX: &str = "rebellions.ai/";
 

@@ -167,6 +167,12 @@ impl Findings {
         problems.findings(false, now)
     }
 
+    /// The first few problems, the worst first.
+    #[must_use]
+    pub fn named(&self) -> &[PodProblem] {
+        &self.named
+    }
+
     /// Whether nothing is known to be wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {
