@@ -55,7 +55,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Code> {
     }
 }
 
-/// Tells why a command did not work.
+/// Tells why a command did not work, and with which code it ends.
+#[must_use]
 pub fn failed(error: &anyhow::Error) -> Code {
     // There is nobody left to tell when standard error is closed.
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -68,7 +69,15 @@ async fn status(access: &Access, args: &StatusArgs) -> anyhow::Result<Code> {
     let reader = Reader::new(connect(access).await?);
     let filter = Filter { mode: args.mode, component: args.component.as_deref(), not_ready: args.not_ready };
     loop {
-        let facts = for_status(&reader, access, args.selector.as_deref(), clock::now()).await?;
+        let facts = match for_status(&reader, access, args.selector.as_deref(), clock::now()).await {
+            // An API server that is away for a moment does not end a watch.
+            Err(error) if args.watch && reader.has_answered() => {
+                let _ = failed(&error);
+                tokio::time::sleep(interval).await;
+                continue;
+            }
+            facts => facts?,
+        };
         let summary = summarise(&facts, filter);
         let text = shown(&summary, args.output)?;
         if !args.watch {

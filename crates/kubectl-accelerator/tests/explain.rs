@@ -123,7 +123,9 @@ fn facts(case: &Case) -> Facts {
     for (name, patch) in &case.change {
         let matches: Vec<_> = objects.iter_mut().filter(|object| key(object).starts_with(name.as_str())).collect();
         assert_eq!(matches.len(), 1, "{}: {name} is not one object", case.title);
-        matches.into_iter().for_each(|object| merge(object, patch));
+        for object in matches {
+            merge(object, patch);
+        }
     }
     for (kind, change) in &case.conditions {
         let config = objects.iter_mut().find(|object| key(object) == "AcceleratorConfig/default").expect("a config");

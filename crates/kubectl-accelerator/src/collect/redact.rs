@@ -1,6 +1,8 @@
 //! What a bundle must not tell: values of environment variables, annotations of others, credentials in arguments and logs.
 //!
-//! Secrets and ConfigMaps are never read. Rules work on every object alike, so that a new field falls under them by itself.
+//! Secrets and `ConfigMaps` are never read. Rules work on every object alike, so that a new field falls under them by itself.
+
+use std::fmt::Write;
 
 use accelerator_api::contract::NPU_RESOURCE_PREFIX;
 use serde_json::Value;
@@ -96,7 +98,7 @@ fn redact_line(line: &str) -> String {
         } else if let Some((scheme, rest)) = bare.split_once("://")
             && let Some((_, host)) = rest.split_once('@')
         {
-            out.push_str(&format!("{scheme}://{REDACTED}@{host}"));
+            let _ = write!(out, "{scheme}://{REDACTED}@{host}");
         } else {
             let name = trimmed.trim_end_matches([':', '=', '"', '\'']);
             is_next =

@@ -141,9 +141,9 @@ fn several(finding: Finding, names: &[&str]) -> Finding {
     if names.len() == 1 {
         return finding;
     }
-    let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let first = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
-    Finding { what: format!("on {} nodes ({named}{more}): {}", names.len(), finding.what), ..finding }
+    Finding { what: format!("on {} nodes ({first}{more}): {}", names.len(), finding.what), ..finding }
 }
 
 /// The first thing that keeps the component from being ready on a node.

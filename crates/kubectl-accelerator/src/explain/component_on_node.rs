@@ -42,6 +42,7 @@ impl Standing {
 }
 
 /// Where a component that a node's mode wants stands there.
+#[must_use]
 pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> Standing {
     let Some(rebellions) = context.rebellions else {
         return Standing { is_not_deployed: true, ..Standing::off("not deployed", None) };
@@ -59,9 +60,10 @@ pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> Sta
     if context.node.metadata.label(component.deploy_label) != Some(DEPLOY) {
         return Standing::off(format!("not assigned yet: no label {}", component.deploy_label), None);
     }
-    let daemon_set = match component.name == DRIVER.name {
-        true => driver::daemon_set(context),
-        false => context.facts.daemon_sets_of(component.operand).next(),
+    let daemon_set = if component.name == DRIVER.name {
+        driver::daemon_set(context)
+    } else {
+        context.facts.daemon_sets_of(component.operand).next()
     };
     let Some(daemon_set) = daemon_set else { return without_daemon_set(context, component) };
     if let Some(pod) = context.pod_of(component.operand) {

@@ -108,11 +108,10 @@ fn advise(facts: &Facts, component: &Component, pod: &PodFact, words: &Words) ->
     if has("not ready") && waits.is_some_and(|waits| waits.as_mins() >= 10) {
         return Finding::blocks(what).todo(format!("kubectl -n {namespace} logs {name}; its readiness probe fails"));
     }
-    if has("starting") || has("Creating") || has("Initializing") {
-        if waits.is_some_and(|waits| waits.as_mins() >= 15) {
-            return Finding::blocks(what)
-                .todo(format!("kubectl -n {namespace} describe pod {name}: it has been starting for long"));
-        }
+    let is_starting = has("starting") || has("Creating") || has("Initializing");
+    if is_starting && waits.is_some_and(|waits| waits.as_mins() >= 15) {
+        return Finding::blocks(what)
+            .todo(format!("kubectl -n {namespace} describe pod {name}: it has been starting for long"));
     }
     Finding::passes(what)
 }

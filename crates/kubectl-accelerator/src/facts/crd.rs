@@ -40,17 +40,17 @@ impl CrdFact {
 fn fields(crd: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
-        walk(String::new(), &version["schema"]["openAPIV3Schema"], &mut found);
+        walk("", &version["schema"]["openAPIV3Schema"], &mut found);
     }
     found
 }
 
-fn walk(path: String, schema: &Value, found: &mut BTreeSet<String>) {
+fn walk(path: &str, schema: &Value, found: &mut BTreeSet<String>) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        walk(path.clone(), property, found);
-        walk(path.clone(), &property["items"], found);
-        walk(path.clone(), &property["additionalProperties"], found);
+        walk(&path, property, found);
+        walk(&path, &property["items"], found);
+        walk(&path, &property["additionalProperties"], found);
         found.insert(path);
     }
 }

@@ -8,7 +8,11 @@ use serde_json::Value;
 use super::reader::{Reader, take};
 use crate::args::Access;
 use crate::explain::Subject;
-use crate::facts::{CrdFact, Facts, Kind, PodFact};
+use crate::facts::{CrdFact, Facts, Kind, PodFact, Unread};
+use crate::status::{Filter, summarise};
+
+/// Of how many nodes a bundle has the pods of others.
+const NODES_WITH_USERS: usize = 50;
 
 const NODES: &str = "/api/v1/nodes";
 const CONFIGS: &str = "/apis/petasus.io/v1beta1/acceleratorconfigs";
@@ -59,7 +63,27 @@ pub async fn for_bundle(reader: &Reader, access: &Access, at: Timestamp) -> anyh
     pods_of(reader, &mut facts, &COMPONENTS).await?;
     surroundings(reader, &mut facts).await?;
     budgets(reader, &mut facts).await?;
+    users(reader, &mut facts).await?;
     Ok(facts)
+}
+
+/// Pods of others on nodes that are not as they should be, of which a bundle is asked first: those who hold NPUs, and whom a
+/// disruption budget holds. Never those of the whole cluster.
+async fn users(reader: &Reader, facts: &mut Facts) -> anyhow::Result<()> {
+    let summary = summarise(facts, Filter { not_ready: true, ..Filter::default() });
+    let nodes: Vec<_> = summary.groups.iter().flat_map(|group| &group.nodes).take(NODES_WITH_USERS).cloned().collect();
+    for name in nodes {
+        let on = ListParams::default().fields(&format!("spec.nodeName={name}"));
+        let answer = reader.list::<PodFact>("/api/v1/pods", on).await;
+        if matches!(&answer, Err(kube::Error::Api(status)) if status.code == 403) {
+            facts.unread.push(Unread { kind: Kind::Pods, why: "those of other namespaces may not be read".into() });
+            return Ok(());
+        }
+        let pods = take(facts, Kind::Pods, answer)?.into_iter();
+        let others: Vec<_> = pods.filter(|pod| pod.metadata.namespace != facts.operand_namespace).collect();
+        facts.pods.extend(others.into_iter().map(PodFact::slim));
+    }
+    Ok(())
 }
 
 /// What is small and always needed.

@@ -1,6 +1,6 @@
 //! One request after another, counted.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,7 +22,7 @@ const MOST: usize = 5000;
 
 /// How long the API server may take to accept a connection, and to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Connects as the command line says.
 pub async fn connect(access: &Access) -> anyhow::Result<Client> {
@@ -48,7 +48,7 @@ pub async fn connect(access: &Access) -> anyhow::Result<Client> {
 /// Reads from a cluster.
 pub struct Reader {
     client: Client,
-    requests: AtomicUsize,
+    has_answered: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -70,13 +70,13 @@ impl Reader {
     /// Reads with this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, requests: AtomicUsize::new(0) }
+        Self { client, has_answered: AtomicBool::new(false) }
     }
 
-    /// How many requests it has sent.
+    /// Whether the API server has ever answered a list.
     #[must_use]
-    pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     /// Every object of a list.
@@ -107,7 +107,6 @@ impl Reader {
         let mut params = params.limit(PAGE);
         loop {
             let request = Request::new(path).list(&params).map_err(kube::Error::BuildRequest)?;
-            self.requests.fetch_add(1, Ordering::Relaxed);
             let page: Page<T> = match self.client.request(request).await {
                 // A list that took longer than the API server remembers begins anew.
                 Err(kube::Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
@@ -117,6 +116,7 @@ impl Reader {
                 }
                 answer => answer?,
             };
+            self.has_answered.store(true, Ordering::Relaxed);
             all.extend(page.items);
             match page.metadata.r#continue.filter(|token| !token.is_empty()) {
                 Some(token) if all.len() < most => params.continue_token = Some(token),
@@ -128,7 +128,6 @@ impl Reader {
     /// One object; `None` when there is no such.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, name: &str) -> Result<Option<T>, kube::Error> {
         let request = Request::new(path).get(name, &GetParams::default()).map_err(kube::Error::BuildRequest)?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
         match self.client.request(request).await {
             Ok(object) => Ok(Some(object)),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
@@ -139,7 +138,6 @@ impl Reader {
     /// What a path answers, as text.
     pub async fn text(&self, path: &str) -> Result<String, kube::Error> {
         let request = http::Request::get(path).body(vec![]).map_err(kube::Error::HttpError)?;
-        self.requests.fetch_add(1, Ordering::Relaxed);
         self.client.request_text(request).await
     }
 }

@@ -142,10 +142,9 @@ fn stand(context: &NodeContext<'_>, component: &'static accelerator_api::contrac
     match (standing.is_ready, standing.weight()) {
         (_, Some(Weight::Blocks)) => Stand::Failing,
         (true, _) => Stand::Ready,
-        (false, Some(Weight::Passes)) => Stand::Waiting,
         (false, Some(Weight::Note)) => Stand::Off,
         (false, None) if standing.is_not_deployed => Stand::Off,
-        (false, None) => Stand::Waiting,
+        (false, _) => Stand::Waiting,
     }
 }
 
