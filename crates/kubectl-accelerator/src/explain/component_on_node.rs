@@ -9,7 +9,7 @@ use crate::facts::{DaemonSetFact, Kind};
 
 /// Where a component stands on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct ComponentState {
     /// In a few words.
     pub text: String,
     /// Whether its pod is there and ready.
@@ -20,7 +20,7 @@ pub struct Standing {
     pub findings: Vec<Finding>,
 }
 
-impl Standing {
+impl ComponentState {
     fn ready(text: impl Into<String>, findings: Vec<Finding>) -> Self {
         Self { text: text.into(), is_ready: true, is_not_deployed: false, findings }
     }
@@ -43,22 +43,22 @@ impl Standing {
 
 /// Where a component that a node's mode wants stands there.
 #[must_use]
-pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> Standing {
+pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> ComponentState {
     let Some(rebellions) = context.rebellions else {
-        return Standing { is_not_deployed: true, ..Standing::off("not deployed", None) };
+        return ComponentState { is_not_deployed: true, ..ComponentState::off("not deployed", None) };
     };
     if let Some(why) = not_deployed(component, rebellions) {
-        return Standing { is_not_deployed: true, ..Standing::off(format!("not deployed: {why}"), None) };
+        return ComponentState { is_not_deployed: true, ..ComponentState::off(format!("not deployed: {why}"), None) };
     }
     let index = COMPONENTS.iter().position(|one| one.name == component.name).unwrap_or_default();
     if let Some((row, finding)) = labels::kept_off(context, index, component) {
-        return Standing::off(row, finding);
+        return ComponentState::off(row, finding);
     }
     if component.name == DRIVER.name && is_preinstalled(rebellions) {
-        return Standing::ready("the host's own (driver.mode is preinstalled)", vec![]);
+        return ComponentState::ready("the host's own (driver.mode is preinstalled)", vec![]);
     }
     if context.node.metadata.label(component.deploy_label) != Some(DEPLOY) {
-        return Standing::off(format!("not assigned yet: no label {}", component.deploy_label), None);
+        return ComponentState::off(format!("not assigned yet: no label {}", component.deploy_label), None);
     }
     let daemon_set = if component.name == DRIVER.name {
         driver::daemon_set(context)
@@ -69,15 +69,15 @@ pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> Sta
     if let Some(pod) = context.pod_of(component.operand) {
         if let Some((row, finding)) = pod::problem(context.facts, component, pod) {
             let controller = condition_problem(context, component);
-            return Standing {
+            return ComponentState {
                 findings: std::iter::once(finding).chain(controller).collect(),
-                ..Standing::off(row, None)
+                ..ComponentState::off(row, None)
             };
         }
         let outdated = (component.name == DRIVER.name).then(|| driver::outdated(context, pod)).flatten();
         let text = if outdated.is_some() { "ready, and to be replaced" } else { "ready" };
         let taken = condition_problem(context, component);
-        return Standing::ready(text, outdated.into_iter().chain(taken).collect());
+        return ComponentState::ready(text, outdated.into_iter().chain(taken).collect());
     }
     without_pod(context, component, daemon_set)
 }
@@ -124,47 +124,50 @@ pub(super) fn condition_problem(context: &NodeContext<'_>, component: &Component
 }
 
 /// The component is wanted and has no DaemonSet.
-fn without_daemon_set(context: &NodeContext<'_>, component: &Component) -> Standing {
+fn without_daemon_set(context: &NodeContext<'_>, component: &Component) -> ComponentState {
     if !context.facts.knows(Kind::DaemonSets) {
-        return Standing::off("its DaemonSet is not known", None);
+        return ComponentState::off("its DaemonSet is not known", None);
     }
     if component.name == DRIVER.name
         && let Some(finding) = driver::unknown_image(context)
     {
-        return Standing::off("no DaemonSet: its image is not known", finding);
+        return ComponentState::off("no DaemonSet: its image is not known", finding);
     }
     if let Some(finding) = condition_problem(context, component) {
-        return Standing::off("no DaemonSet", finding);
+        return ComponentState::off("no DaemonSet", finding);
     }
     let controller = component.controller;
     if let Some(finding) = installation::program(context.facts, controller) {
         let what = format!("{} has no DaemonSet: {}", component.name, finding.what);
-        return Standing::off(format!("no DaemonSet: {controller} does not make one"), Finding { what, ..finding });
+        return ComponentState::off(
+            format!("no DaemonSet: {controller} does not make one"),
+            Finding { what, ..finding },
+        );
     }
     let finding =
         Finding::passes(format!("{} has no DaemonSet yet: {controller} makes it in a moment", component.name))
             .todo(format!("if it lasts: kubectl -n {} logs deployment/{controller}", context.facts.namespace));
-    Standing::off("no DaemonSet yet", finding)
+    ComponentState::off("no DaemonSet yet", finding)
 }
 
 /// Its DaemonSet is there, and no pod of it on the node.
-fn without_pod(context: &NodeContext<'_>, component: &Component, daemon_set: &DaemonSetFact) -> Standing {
+fn without_pod(context: &NodeContext<'_>, component: &Component, daemon_set: &DaemonSetFact) -> ComponentState {
     if let Some(finding) = condition_problem(context, component).filter(|_| !is_for_this_label(component, daemon_set)) {
-        return Standing::off("no pod", finding);
+        return ComponentState::off("no pod", finding);
     }
     if let Some(finding) = place::taint(context, daemon_set) {
-        return Standing::off("no pod: a taint keeps it off", finding);
+        return ComponentState::off("no pod: a taint keeps it off", finding);
     }
     if context.facts.pods_not_read.contains(component.operand) || !context.facts.knows(Kind::Pods) {
         let text = if daemon_set.is_settled() { "ready" } else { "its pods are not known" };
-        return Standing { is_ready: daemon_set.is_settled(), ..Standing::off(text, None) };
+        return ComponentState { is_ready: daemon_set.is_settled(), ..ComponentState::off(text, None) };
     }
     if let Some(finding) = not_created::refusal(context.facts, daemon_set) {
-        return Standing::off("no pod: it cannot be made", finding);
+        return ComponentState::off("no pod: it cannot be made", finding);
     }
     let name = &context.node.metadata.name;
     if !context.node.is_ready() {
-        return Standing::off("no pod: the node is not ready", None);
+        return ComponentState::off("no pod: the node is not ready", None);
     }
     let finding = Finding::passes(format!(
         "{} has no pod on node {name} yet: the DaemonSet {} makes one",
@@ -174,7 +177,7 @@ fn without_pod(context: &NodeContext<'_>, component: &Component, daemon_set: &Da
         "if it lasts: kubectl -n {} describe ds {}",
         context.facts.operand_namespace, daemon_set.metadata.name
     ));
-    Standing::off("no pod yet", finding)
+    ComponentState::off("no pod yet", finding)
 }
 
 /// Whether a DaemonSet runs where the component's label is.
