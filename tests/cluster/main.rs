@@ -19,6 +19,7 @@ mod gitops;
 mod give_back;
 mod harness;
 mod installation;
+mod kubectl;
 mod labels;
 mod leadership;
 mod machines;

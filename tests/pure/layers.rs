@@ -6,6 +6,8 @@ use std::process::Command;
 use serde::Deserialize;
 use testbed::repository::{operands, root};
 
+use crate::files::{below, read};
+
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -56,6 +58,15 @@ fn each_layer_knows_only_those_below() {
     assert_eq!(ours("accelerator-runtime"), ["accelerator-api", "accelerator-operand", "accelerator-process"]);
     // What runs on nodes knows nothing of Kubernetes.
     assert_eq!(ours("rebellions-vfio-manager"), ["accelerator-process"]);
+    // The admin's window decides with what the controllers decide with; nothing depends on it.
+    let decisions = [
+        "accelerator-api",
+        "accelerator-operand",
+        "accelerator-process",
+        "node-labeler",
+        "rebellions-driver-controller",
+    ];
+    assert_eq!(ours("kubectl-accelerator"), decisions);
     let all = ["accelerator-api", "accelerator-operand", "accelerator-runtime"];
     assert_eq!(ours("node-labeler"), all);
     for operand in operands() {
@@ -63,6 +74,25 @@ fn each_layer_knows_only_those_below() {
         // It is below whatever runs.
         names.retain(|name| name != "accelerator-process");
         assert_eq!(names, all);
+    }
+}
+
+/// What the admin's window explains is decided apart from what it reads, and it never writes.
+#[test]
+fn the_plugin_reads_and_what_explains_cannot_reach_a_cluster() {
+    let sources = root().join("crates/kubectl-accelerator/src");
+    for path in below(&sources, ".rs") {
+        let text = read(&path);
+        let writes =
+            ["Patch", "PostParams", "DeleteParams", ".create(", "Request::post", "Request::put", "Request::delete"];
+        let inside = path.strip_prefix(&sources).expect("below it").to_string_lossy().into_owned();
+        // The bundle is a file; nothing else is made.
+        let found = writes.iter().find(|word| text.contains(**word) && !inside.starts_with("collect/"));
+        assert_eq!(found, None, "{inside} writes");
+        let is_pure = ["explain", "facts", "status"].iter().any(|pure| inside.starts_with(pure));
+        let reaches =
+            ["kube::", "tokio::", "std::fs", "crate::read"].iter().find(|word| is_pure && text.contains(**word));
+        assert_eq!(reaches, None, "{inside} reaches out");
     }
 }
 
