@@ -106,14 +106,18 @@ fn add_operand(
     };
     let mut images = workload_images(&serde_json::to_value(&daemon_set)?);
     if operand.component.name == DRIVER.name {
-        if rebellions.driver.as_ref().is_some_and(DriverSpec::is_preinstalled) {
+        let Some(section) = rebellions.driver.as_ref().filter(|section| !section.is_preinstalled()) else {
             return Ok(());
-        }
+        };
         // Of its main container, which comes first, each pool has another image.
         images.remove(0);
-        let mut nodes = driver_nodes(configs, objects)?;
-        nodes.extend(kinds.iter().cloned());
-        add_drivers(list, rebellions, &daemon_set, nodes);
+        let nodes = driver_nodes(configs, objects)?;
+        let kinds = if nodes.is_empty() && kinds.is_empty() { vec![kind(|_| None)] } else { kinds.to_vec() };
+        add_drivers(list, section, &daemon_set, &nodes);
+        // A kind has no labels by which it could be left out.
+        let mut anywhere = section.clone();
+        (anywhere.component.node_selector, anywhere.component.affinity) = Default::default();
+        add_drivers(list, &anywhere, &daemon_set, &kinds);
     }
     list.images.extend(images);
     Ok(())
@@ -136,14 +140,11 @@ fn driver_nodes(configs: &[&ObservedConfig], objects: &[&Value]) -> anyhow::Resu
     Ok(nodes)
 }
 
-/// The driver's images for these nodes, as the driver's controller pools them; its template when there are none.
-fn add_drivers(list: &mut ImageList, rebellions: &Rebellions, daemon_set: &DaemonSet, mut nodes: Vec<NodeView>) {
-    let Some(request) = rebellions.driver.as_ref().and_then(|section| Request::of(section, daemon_set)) else { return };
-    if nodes.is_empty() {
-        nodes.push(kind(|_| None));
-        if !request.is_uniform() {
-            list.notes.push("the driver's image is another one for each kind of node: say which there are".into());
-        }
+/// The driver's images for these nodes, as the driver's controller pools them; its template for one of which nothing is known.
+fn add_drivers(list: &mut ImageList, section: &DriverSpec, daemon_set: &DaemonSet, nodes: &[NodeView]) {
+    let Some(request) = Request::of(section, daemon_set) else { return };
+    if !request.is_uniform() && nodes.iter().any(|node| *node == kind(|_| None)) {
+        list.notes.push("the driver's image is another one for each kind of node: say which there are".into());
     }
     let pools = pools(Some(&request), &nodes.iter().collect::<Vec<_>>(), &[], &[]);
     list.images.extend(pools.wanted.into_iter().map(|pool| pool.history.current.image));

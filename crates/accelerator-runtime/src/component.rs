@@ -7,8 +7,8 @@ mod install_owner;
 mod managed;
 mod pod_watch;
 mod reporting;
+mod rotation;
 mod transitions;
-mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use self::extension::OneDaemonSet;
 pub use self::extension::{Extension, Layout, Stance};
 use self::install_owner::InstallOwner;
 use self::managed::{Context, ManagedDaemonSet, News};
+use self::rotation::Rotation;
 use self::transitions::Transitions;
-use self::turns::Turns;
 use crate::{AbsenceCheck, EventRequest, Options, Program, Reconcile, Runtime, Shared, StatusWriter, Store};
 
 /// When to ask again for what a plan cannot do without.
@@ -126,7 +126,7 @@ impl<E: Extension> Controller<E> {
                 metrics: runtime.metrics.clone(),
                 changed: Arc::clone(&runtime.changed),
                 daemon_sets: runtime.store(api, extension.selector(component)),
-                turns: Turns::default(),
+                rotation: Rotation::default(),
             },
             managed: BTreeMap::new(),
             transitions: None,

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::pod_watch::{Extent, Target, pods, warnings};
-use super::turns::Turns;
+use super::rotation::Rotation;
 use crate::Shared;
 use crate::follow::Task;
 
@@ -47,7 +47,7 @@ pub(super) struct Diagnosis {
     daemon_set: String,
     target: Target,
     /// Whose pods are looked at, of all the component's DaemonSets, and whether this one has to wait.
-    turns: Turns,
+    rotation: Rotation,
     is_waiting: bool,
     listed: Shared<Option<Extent>>,
     /// Who follows the pods, and how much it was told to list.
@@ -67,14 +67,20 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    pub(super) fn new(client: Client, namespace: &str, daemon_set: &str, changed: Arc<Notify>, turns: Turns) -> Self {
+    pub(super) fn new(
+        client: Client,
+        namespace: &str,
+        daemon_set: &str,
+        changed: Arc<Notify>,
+        rotation: Rotation,
+    ) -> Self {
         let target = Target { problems: Shared::new(PodProblems::new(daemon_set)), changed };
         Self {
             client,
             namespace: namespace.into(),
             daemon_set: daemon_set.into(),
             target,
-            turns,
+            rotation,
             is_waiting: false,
             listed: Shared::new(None),
             pods: None,
@@ -93,7 +99,7 @@ impl Diagnosis {
     /// There is nothing to look at.
     pub(super) fn rest(&mut self) {
         self.stop_following();
-        self.turns.leave(&self.daemon_set);
+        self.rotation.leave(&self.daemon_set);
         self.is_waiting = false;
         self.target.problems = Shared::new(PodProblems::new(&self.daemon_set));
         (self.unready_since, self.well_since) = (None, None);
@@ -159,7 +165,7 @@ impl Diagnosis {
 
     /// Looks at pods, unless those of too many other DaemonSets are looked at.
     fn follow_in_turn(&mut self, counts: Counts, is_stuck: bool, all: bool, now: Instant) {
-        if !self.turns.has(&self.daemon_set, now) {
+        if !self.rotation.has(&self.daemon_set, now) {
             self.stop_following();
             self.is_waiting = true;
             self.due = Some(now + ASK_FOR_TURN);
@@ -186,7 +192,7 @@ impl Diagnosis {
     fn wind_down(&mut self, now: Instant) {
         (self.unready_since, self.short_since, self.missing_since) = (None, None, None);
         let until = *self.well_since.get_or_insert(now) + self.linger.time;
-        if self.pods.is_none() || until <= now || self.turns.are_awaited() {
+        if self.pods.is_none() || until <= now || self.rotation.has_waiting() {
             self.linger.ended(self.pods.is_some(), now);
             self.rest();
         } else {
@@ -232,7 +238,7 @@ impl Diagnosis {
 
 impl Drop for Diagnosis {
     fn drop(&mut self) {
-        self.turns.leave(&self.daemon_set);
+        self.rotation.leave(&self.daemon_set);
     }
 }
 
@@ -300,17 +306,17 @@ mod tests {
         looks
     }
 
-    fn diagnosis(name: &str, turns: &Turns) -> Diagnosis {
+    fn diagnosis(name: &str, rotation: &Rotation) -> Diagnosis {
         let config = kube::Config::new(http::Uri::from_static("http://127.0.0.1:1"));
         let client = Client::try_from(config).expect("a client");
-        Diagnosis::new(client, "rebellions", name, Arc::default(), turns.clone())
+        Diagnosis::new(client, "rebellions", name, Arc::default(), rotation.clone())
     }
 
     /// A kernel for which the driver does not work, times many kernels.
     #[tokio::test]
     async fn the_pods_of_a_few_daemon_sets_are_watched_at_once_and_the_others_say_so() {
-        let turns = Turns::default();
-        let mut all: Vec<_> = (0..20).map(|number| diagnosis(&format!("d{number:02}"), &turns)).collect();
+        let rotation = Rotation::default();
+        let mut all: Vec<_> = (0..20).map(|number| diagnosis(&format!("d{number:02}"), &rotation)).collect();
         let mut live: DaemonSet = serde_json::from_value(json!({
             "metadata": {"generation": 1},
             "spec": {"selector": {}, "template": {}},
@@ -338,12 +344,12 @@ mod tests {
             let seen: Vec<_> = all.iter_mut().filter_map(|one| one.observe(&live, time)).collect();
             assert!(seen.iter().all(|one| !one.message.ends_with(IN_TURN)));
         }
-        assert!(all.iter().all(|one| one.pods.is_none()) && !turns.are_awaited());
+        assert!(all.iter().all(|one| one.pods.is_none()) && !rotation.has_waiting());
     }
 
     #[tokio::test]
     async fn what_is_found_is_told_while_pods_are_still_listed() {
-        let diagnosis = diagnosis("rebellions-driver", &Turns::default());
+        let diagnosis = diagnosis("rebellions-driver", &Rotation::default());
         let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
         let pod: accelerator_operand::PodView = serde_json::from_value(pod).expect("a pod");
         diagnosis.target.problems.with(|known| known.apply(&pod, clock::now()));

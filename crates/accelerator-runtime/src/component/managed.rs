@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::daemon_set::{Change, DaemonSetWriter, Pods};
 use super::diagnosis::Diagnosis;
-use super::turns::Turns;
+use super::rotation::Rotation;
 use crate::{Metrics, Shared, Store};
 
 /// An event about what was done: its action, reason and note.
@@ -27,7 +27,7 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     pub(super) changed: Arc<Notify>,
     pub(super) daemon_sets: Shared<Store<Arc<DaemonSet>>>,
-    pub(super) turns: Turns,
+    pub(super) rotation: Rotation,
 }
 
 pub(super) struct ManagedDaemonSet {
@@ -49,7 +49,7 @@ impl ManagedDaemonSet {
                 &context.namespace,
                 name,
                 Arc::clone(&context.changed),
-                context.turns.clone(),
+                context.rotation.clone(),
             ),
         }
     }

@@ -13,9 +13,9 @@ const AT_ONCE: usize = 8;
 /// How long pods are looked at while others wait. Longer than it takes to find out why one is not ready.
 const TURN: Duration = Duration::from_mins(1);
 
-/// The turns of a component's DaemonSets.
+/// The rotation of a component's DaemonSets.
 #[derive(Clone)]
-pub(super) struct Turns(Shared<Queue>);
+pub(super) struct Rotation(Shared<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -25,13 +25,13 @@ struct Queue {
     waiting: VecDeque<String>,
 }
 
-impl Default for Turns {
+impl Default for Rotation {
     fn default() -> Self {
         Self(Shared::new(Queue::default()))
     }
 }
 
-impl Turns {
+impl Rotation {
     /// Whether the pods of this DaemonSet may be looked at now. Whoever may not waits for its turn from now on.
     pub(super) fn has(&self, name: &str, now: Instant) -> bool {
         self.0.with(|queue| queue.has(name, now))
@@ -43,7 +43,7 @@ impl Turns {
     }
 
     /// Whether somebody waits.
-    pub(super) fn are_awaited(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         self.0.with(|queue| !queue.waiting.is_empty())
     }
 }
@@ -82,12 +82,12 @@ mod tests {
 
     #[test]
     fn a_few_are_looked_at_at_once_and_everybody_has_a_turn() {
-        let (turns, begun) = (Turns::default(), Instant::now());
+        let (rotation, begun) = (Rotation::default(), Instant::now());
         let (mut names, mut seen) =
             ((0..30).map(|number| format!("d{number:02}")).collect::<Vec<_>>(), BTreeSet::new());
         for second in 0..300 {
             let now = begun + Duration::from_secs(second);
-            let current: Vec<_> = names.iter().filter(|name| turns.has(name, now)).cloned().collect();
+            let current: Vec<_> = names.iter().filter(|name| rotation.has(name, now)).cloned().collect();
             assert!(current.len() <= AT_ONCE, "{current:?}");
             assert!(current.len() == AT_ONCE || second % 60 == 0, "a turn that is free is taken: {current:?}");
             seen.extend(current);
@@ -95,13 +95,13 @@ mod tests {
         assert_eq!(seen.len(), 30);
         let now = begun + Duration::from_mins(5);
         for name in names.drain(AT_ONCE..) {
-            turns.leave(&name);
+            rotation.leave(&name);
         }
-        assert!(names.iter().all(|name| turns.has(name, now)) && !turns.are_awaited());
+        assert!(names.iter().all(|name| rotation.has(name, now)) && !rotation.has_waiting());
         let later = now + TURN * 9;
-        assert!(names.iter().all(|name| turns.has(name, later)), "nobody else wants to look");
-        assert!(!turns.has("late", later) && turns.are_awaited());
-        turns.leave("d00");
-        assert!(turns.has("late", later));
+        assert!(names.iter().all(|name| rotation.has(name, later)), "nobody else wants to look");
+        assert!(!rotation.has("late", later) && rotation.has_waiting());
+        rotation.leave("d00");
+        assert!(rotation.has("late", later));
     }
 }
