@@ -96,3 +96,28 @@ image-list overlay="default" *args:
     # In a pipe its failure would pass unnoticed, and nothing installed reads like everything.
     rendered=$(kubectl kustomize deploy/overlays/{{overlay}})
     printf '%s\n' "$rendered" | cargo run --quiet --package testbed --bin image-list -- - {{args}}
+
+# Each overlay as one file, install-OVERLAY.yaml: what a release ships
+release-manifests folder="target/release-manifests":
+    cargo run --package testbed --bin release-manifests -- {{folder}}
+
+# The Helm chart, into an empty folder
+chart folder="target/chart/accelerator-operator":
+    cargo run --package testbed --bin chart -- {{folder}}
+
+# Programs of the last release together with today's, a part switched at a time; ten minutes, and the first time what the old build takes
+skew-suite:
+    RUST_TEST_THREADS=2 cargo test --package testbed --test cluster -- --ignored --nocapture skew::
+
+# Keep what this version promises, to compare the next one with: see releases/README.md
+record-release version:
+    RECORD_RELEASE={{version}} cargo test --package testbed --test pure -- what_is_kept
+    RECORD_RELEASE={{version}} cargo test --package testbed --test cluster -- the_objects_of
+
+# The samples for KubeVirt beside its published API types; needs Node.js
+kubevirt-samples:
+    cargo test --package testbed --test pure -- --ignored --nocapture kubevirt_types::
+
+# Every image, built here and in a copy of the repository: the same digests; half an hour
+image-suite:
+    cargo test --package images --test reproducible -- --ignored --nocapture

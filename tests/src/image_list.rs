@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use accelerator_api::contract::{COMPONENTS, DRIVER};
-use accelerator_api::{AcceleratorConfig, DriverSpec, ObservedConfig, Rebellions, active};
+use accelerator_api::{AcceleratorConfig, DriverSpec, ObservedConfig, active};
 use accelerator_operand::{Desired, Operand, PlanContext, desire};
 use anyhow::{Context, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;

@@ -168,6 +168,8 @@ async fn a_stolen_token_speaks_for_its_program_alone() -> anyhow::Result<()> {
         let first = status(component.controller, component.controller, &conditions(&[component.condition_type]));
         let mut body = first.body;
         body["metadata"]["name"] = json!("new");
+        // Without node-labeler they say this as well.
+        body["status"]["observedGeneration"] = json!(1);
         let first = Write { path: first.path.replace("/default/", "/new/"), body, ..first };
         thieves.expect_allowed(&[("report first", first)]).await;
     }
