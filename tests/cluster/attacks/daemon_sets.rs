@@ -118,7 +118,7 @@ async fn a_stolen_token_does_not_make_a_daemonset_into_a_shell_on_every_node() -
             assert!(done.is_ok(), "{write:?}: {done:?}");
             continue;
         };
-        let names_setting = ["is of none of the registries", "(kubeletRootDir of"];
+        let names_setting = ["is of none of the registries", "(kubeletRootDir of", "only if hostNetwork of"];
         assert!(!is_default && names_setting.iter().any(|said| refused.message.contains(said)), "{write:?}: {refused}");
     }
     let set = |place: usize, value: &str| json!({"op": "replace", "path": format!("/spec/variables/{place}/expression"), "value": value});

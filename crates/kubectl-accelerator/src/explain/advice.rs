@@ -48,6 +48,9 @@ pub(super) fn of_upgrade(reason: Reason) -> (Weight, Option<String>) {
         Reason::WaitingForBudget => {
             blocks("bring back the nodes that are named, or raise driver.upgradePolicy.maxUnavailable")
         }
+        Reason::WriteRefused => blocks(
+            "let the admission policy that the message quotes allow rebellions-driver-controller to write the node; forbidden for every node: apply the overlay again",
+        ),
         Reason::JobsRunning => {
             (Weight::Passes, Some("wait, end the jobs, or set driver.upgradePolicy.waitForJobs.timeout".into()))
         }
@@ -77,6 +80,7 @@ pub(super) fn of_rollout(reason: &str) -> &'static str {
             "bring the nodes back that the message names, delete their Node objects, or raise driver.upgradePolicy.maxUnavailable"
         }
         "DriverImageMissing" => "push the image, or change driver.version",
+        "WriteRefused" => "let the admission policy that the message quotes allow it, or apply the overlay again",
         "NodesNotReady" => "bring the nodes back",
         _ => "see kubectl accelerator explain node/NAME of the nodes that it names",
     }
