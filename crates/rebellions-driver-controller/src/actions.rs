@@ -132,13 +132,13 @@ impl Actor {
         // A request is made when it is sent, and its answer is taken when it comes: a look may ask for thousands.
         let mut answers = pin!(stream::iter(due).map(|action| sender.send(action, seen)).buffer_unordered(IN_FLIGHT));
         while let Some(answer) = answers.next().await {
-            again = again.into_iter().chain(self.take(answer, now)).min();
+            again = again.into_iter().chain(self.take(answer, seen, now)).min();
         }
         again
     }
 
     /// Takes note of an answer. Returns when to look again because of it.
-    fn take(&mut self, answer: Answer, now: Timestamp) -> Option<Instant> {
+    fn take(&mut self, answer: Answer, seen: &BTreeMap<&str, &NodeView>, now: Timestamp) -> Option<Instant> {
         match answer {
             Answer::Patched { node, view: Ok(view), dropped, tell } => {
                 let again = match (dropped, tell) {
@@ -150,7 +150,7 @@ impl Actor {
                         self.past.patched(&node, Instant::now())
                     }
                 };
-                self.measure(&node, &view, now);
+                self.measure(seen.get(node.as_str()).copied(), &view, now);
                 if view.carries_deploy_label {
                     self.nodes.with(|store| store.answered(&node, view.clone()));
                 }
@@ -174,9 +174,9 @@ impl Actor {
         }
     }
 
-    /// Measures how long the node was in the state that it left by this write.
-    fn measure(&self, node: &str, after: &NodeView, now: Timestamp) {
-        let before = self.nodes.with(|store| store.get(node).cloned());
+    /// Measures how long the node was in the state that it left by this write. What it was before is what the write was planned
+    /// from: the watch may be faster than the answer.
+    fn measure(&self, before: Option<&NodeView>, after: &NodeView, now: Timestamp) {
         let Some(before) = before.filter(|before| before.state != after.state) else { return };
         if let (Some(state), Some(since)) = (before.state, before.record.as_ref().and_then(|record| record.since)) {
             self.metrics.left(state, now.duration_since(since).as_secs_f64());
