@@ -72,7 +72,7 @@ async fn a_program_that_finds_no_api_server_waits_for_it() -> anyhow::Result<()>
 
 /// Starts the labeler with the identity that the first one has: while the API server is frozen there is no new token.
 fn cluster_less_start(cluster: &Cluster) -> anyhow::Result<std::process::Child> {
-    let kubeconfig = cluster.kubeconfig.with_file_name(format!("{LABELER}.kubeconfig"));
+    let kubeconfig = cluster.kubeconfig.with_file_name(format!("accelerator-system.{LABELER}.kubeconfig"));
     let binary = std::env::current_exe()?;
     let profile = binary.parent().and_then(|deps| deps.parent()).expect("a test is in PROFILE/deps");
     let mut command = std::process::Command::new(profile.join(LABELER));

@@ -36,7 +36,7 @@ pub enum LogFormat {
 
 impl LogOptions {
     /// Starts logging to standard error. `RUST_LOG`, if set, wins over the option. `quiet` are directives for libraries
-    /// that say what our own code says already: `kube=error`.
+    /// that say what our own code says already: `kube=off`.
     pub fn init(&self, quiet: &str) -> anyhow::Result<()> {
         let directives = std::env::var(DIRECTIVES).ok().filter(|text| !text.is_empty());
         let directives = directives.unwrap_or_else(|| format!("{quiet},{}", self.log_level));

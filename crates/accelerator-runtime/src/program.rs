@@ -75,7 +75,7 @@ impl Program {
         F: Future<Output = anyhow::Result<()>>,
     {
         // The client logs every server error that our own code already reports once, when trouble begins.
-        options.log.init("kube=error")?;
+        options.log.init("kube=off")?;
         log_panics();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(self.supervise(options, controller));
