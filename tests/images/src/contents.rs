@@ -123,6 +123,8 @@ mod tests {
         let mut programs: Vec<_> = crates
             .filter(|path| path.join("src/main.rs").exists())
             .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
+            // A plugin of kubectl runs where an admin does.
+            .filter(|name| !name.starts_with("kubectl-"))
             .collect();
         programs.sort();
         assert_eq!(images.keys().cloned().collect::<Vec<_>>(), programs);
