@@ -243,9 +243,8 @@ impl Sender {
                 let api = Api::<Node>::all(self.client.clone());
                 match api.patch(&node, &params, &Patch::Merge(&patch)).await {
                     Ok(answer) => {
-                        let view = NodeView::of(answer.clone());
-                        let dropped = without_effect(&patch, &answer, &view);
-                        Answer::Patched { node, view: Ok(Kept::new(view)), dropped, tell }
+                        let dropped = without_effect(&patch, &answer);
+                        Answer::Patched { node, view: Ok(Kept::new(NodeView::of(answer))), dropped, tell }
                     }
                     Err(error) => Answer::Patched { node, view: Err(error), dropped: None, tell },
                 }

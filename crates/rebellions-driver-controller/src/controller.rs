@@ -209,8 +209,8 @@ impl Extension for Driver {
         let sight = Sight { nodes: &nodes, pods: &seen.pods, sorted: &sorted, refused: &refused, now };
         let mut plan = self.plan(&policy, &sight);
         self.follower.follow(&plan.follow);
-        let actions = self.actions(&mut plan, &nodes);
         let by_name = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
+        let actions = self.actions(&mut plan, &by_name);
         let acted = self.actor.carry_out(actions, &plan.held_back, &by_name, now).await;
         self.refused_moves = standing::refused(&self.pools, &self.actor.refused(now));
         for node in self.actor.take_answers() {

@@ -1,7 +1,7 @@
 //! Nodes that carry marks of ours and have left the driver: the watch, which is limited to the driver's nodes, does not show them any
 //! more, and what an upgrade did to them is still to be undone, and the label of their pool to be removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use accelerator_api::contract::{DRIVER, DRIVER_POOL_LABEL, DRIVER_UPGRADE_STATE_LABEL};
 use accelerator_runtime::Source;
@@ -65,15 +65,14 @@ impl Strays {
         self.nodes.remove(name);
     }
 
-    /// Whether a node with marks of ours has left since the last look.
+    /// Whether a node with marks of ours has left since the last look. `present` are the driver's nodes, in the order of names.
     #[must_use]
     pub fn is_behind(&self, present: &[Kept<NodeView>]) -> bool {
-        let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
-        !self.is_listed || self.marked.keys().any(|name| !names.contains(name.as_str()))
+        !self.is_listed || self.marked.keys().any(|name| !is_among(present, name))
     }
 
-    /// Finds out about nodes that have left. `present` are the driver's nodes. Returns every node that was read, which may be
-    /// newer than what the watch has shown.
+    /// Finds out about nodes that have left. `present` are the driver's nodes, in the order of names. Returns every node that was
+    /// read, which may be newer than what the watch has shown.
     ///
     /// # Errors
     /// When the API server does not answer: then it is not known what is still to be undone.
@@ -83,8 +82,7 @@ impl Strays {
             read = self.list().await?;
             self.is_listed = true;
         }
-        let names: BTreeSet<_> = present.iter().map(|node| node.name.as_str()).collect();
-        let left = self.marked.values().filter(|node| !names.contains(node.name.as_str())).cloned();
+        let left = self.marked.values().filter(|node| !is_among(present, &node.name)).cloned();
         let (to_read, with_label): (Vec<_>, Vec<_>) =
             left.partition(|node| node.record.is_some() || node.state.is_some_and(State::is_under_way));
         // Whatever became of it, its pool's label is to go.
@@ -92,9 +90,9 @@ impl Strays {
         for node in to_read {
             read.extend(self.read(&node.name).await?);
         }
-        let is_stray = |node: &&Kept<NodeView>| !names.contains(node.name.as_str()) && is_marked(node);
+        let is_stray = |node: &&Kept<NodeView>| !is_among(present, &node.name) && is_marked(node);
         self.nodes.extend(read.iter().filter(is_stray).map(|node| (node.name.clone(), node.clone())));
-        self.nodes.retain(|name, _| !names.contains(name.as_str()));
+        self.nodes.retain(|name, _| !is_among(present, name));
         self.marked =
             present.iter().filter(|node| is_marked(node)).map(|node| (node.name.clone(), node.clone())).collect();
         Ok(read)
@@ -119,6 +117,11 @@ impl Strays {
         }
         Ok(read)
     }
+}
+
+/// Whether a node of this name is among these, which are in the order of names.
+fn is_among(nodes: &[Kept<NodeView>], name: &str) -> bool {
+    nodes.binary_search_by(|node| node.name.as_str().cmp(name)).is_ok()
 }
 
 /// Whether something on a node is ours, and has to go when the node leaves the driver.

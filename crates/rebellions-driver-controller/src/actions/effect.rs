@@ -3,10 +3,10 @@
 use kube::ResourceExt;
 use serde_json::Value;
 
-use crate::node::{Node, NodeView};
+use crate::node::Node;
 
 /// What of this merge patch is not so in the answer to it, for people.
-pub(super) fn without_effect(patch: &Value, answer: &Node, view: &NodeView) -> Option<String> {
+pub(super) fn without_effect(patch: &Value, answer: &Node) -> Option<String> {
     let metadata = [("label", "labels", answer.labels()), ("annotation", "annotations", answer.annotations())];
     let mut dropped = metadata.into_iter().flat_map(|(kind, field, now)| {
         let wanted = patch["metadata"][field].as_object().into_iter().flatten();
@@ -14,7 +14,7 @@ pub(super) fn without_effect(patch: &Value, answer: &Node, view: &NodeView) -> O
         dropped.map(move |(key, _)| format!("{kind} {key}"))
     });
     let cordon = patch.pointer("/spec/unschedulable").map(|value| *value == true);
-    let cordon = cordon.filter(|wanted| *wanted != view.is_unschedulable).map(|_| "spec.unschedulable".to_owned());
+    let cordon = cordon.filter(|wanted| *wanted != answer.is_unschedulable()).map(|_| "spec.unschedulable".to_owned());
     let what = dropped.next().or(cordon)?;
     Some(format!("its answer does not have {what} as it was written, as an admission policy may have it"))
 }
@@ -33,7 +33,7 @@ mod tests {
         let found = |labels: Value, annotations: Value, unschedulable: bool| {
             let node = json!({"metadata": {"name": "n", "labels": labels, "annotations": annotations}, "spec": {"unschedulable": unschedulable}});
             let node: Node = serde_json::from_value(node).expect("a node");
-            let text = without_effect(&patch, &node, &NodeView::of(node.clone()));
+            let text = without_effect(&patch, &node);
             text.map(|text| text.split(" as it").next().unwrap_or_default().replace("its answer does not have ", ""))
         };
         let (labels, record) = (json!({"state": "Cordoned", "other": "x"}), json!({"record": "r"}));

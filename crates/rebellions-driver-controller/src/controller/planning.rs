@@ -68,9 +68,8 @@ impl Driver {
     }
 
     /// The plan's actions, and those by which nodes change pools without being disturbed.
-    pub(super) fn actions(&self, plan: &mut UpgradePlan, nodes: &[&NodeView]) -> Vec<Action> {
+    pub(super) fn actions(&self, plan: &mut UpgradePlan, nodes: &BTreeMap<&str, &NodeView>) -> Vec<Action> {
         let mut actions = std::mem::take(&mut plan.actions);
-        let nodes: BTreeMap<_, _> = nodes.iter().map(|node| (node.name.as_str(), *node)).collect();
         let planned: BTreeSet<_> = actions.iter().map(|action| action.node().to_owned()).collect();
         let moves = self.pools.moves.iter().filter_map(|change| {
             let node = nodes.get(change.node.as_str())?;

@@ -51,6 +51,13 @@ pub(super) struct Condition {
     pub(super) status: String,
 }
 
+impl Node {
+    /// Whether no new pod is to be scheduled to it.
+    pub(crate) fn is_unschedulable(&self) -> bool {
+        self.spec.unschedulable
+    }
+}
+
 /// Reads metadata without managed fields, owners and what else nobody asks for.
 pub(crate) fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Default, Deserialize)]
