@@ -28,7 +28,7 @@ pub use text::{ago, render};
 use crate::facts::Facts;
 
 pub use cluster::Cluster;
-pub use component_on_node::{ComponentState, standing};
+pub use component_on_node::{ComponentState, component_state};
 pub use driver::rollout;
 pub use installation::program;
 pub use node::NodeContext;

@@ -1,6 +1,7 @@
 //! What is known of a cluster, as plain small types. Each is a part of an object of the API server and is written as it is
 //! read, so that a bundle of facts is explained like a cluster, and somebody who opens one recognises everything.
 
+mod condition;
 mod config;
 mod crd;
 mod meta;
@@ -15,6 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use condition::Condition;
 pub use config::ConfigFact;
 pub use crd::CrdFact;
 pub use meta::Meta;

@@ -4,6 +4,6 @@ mod group;
 mod summary;
 mod table;
 
-pub use group::{Cell, Group, Row, Stand};
+pub use group::{Cell, CellState, Group, Row};
 pub use summary::{Filter, Summary, summarise};
 pub use table::table;

@@ -47,8 +47,10 @@ fn with_exceptions(mut facts: Facts) -> Facts {
     let index = node("npu-0100", &mut facts);
     facts.nodes[index].metadata.labels.insert("rebellions.ai/npu.workload.config".into(), "contaner".into());
     let index = node("npu-4000", &mut facts);
-    facts.nodes[index].status.conditions[0].status = "Unknown".into();
-    facts.nodes[index].status.conditions[0].reason = "NodeStatusUnknown".into();
+    let ready = &mut facts.nodes[index].status.conditions[0];
+    ready.status = "Unknown".into();
+    ready.reason = Some("NodeStatusUnknown".into());
+    ready.message = Some("Kubelet stopped posting node status.".into());
     // One pod of the exporter crashes; so all of its pods were read.
     facts.pods_not_read.remove("rebellions-metric-exporter");
     facts.read.extend([Kind::Pods, Kind::Events, Kind::ResourceQuotas]);

@@ -26,7 +26,7 @@ pub struct Written {
     pub missing: usize,
 }
 
-/// Writes a bundle. `tell` is told of each step.
+/// Writes a bundle. `tell` gets the name of each step as it begins.
 pub async fn collect(
     reader: &Reader,
     facts: &Facts,

@@ -3,7 +3,7 @@
 use accelerator_api::contract::{Component, DEPLOY, DRIVER};
 use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Reason, count};
 
-use super::component_on_node::{condition_problem, not_deployed, standing};
+use super::component_on_node::{component_state, condition_problem, not_deployed};
 use super::finding::{Explanation, Finding, Line, Weight};
 use super::{Cluster, NodeContext, config, driver, installation, labels, not_created, place};
 use crate::facts::{DaemonSetFact, Kind, NodeFact};
@@ -152,14 +152,14 @@ fn on_node(cluster: &Cluster<'_>, component: &'static Component, node: &NodeFact
     if !context.components().any(|one| one.name == component.name) {
         return None;
     }
-    let standing = standing(&context, component);
+    let state = component_state(&context, component);
     let worst = |findings: Vec<Finding>| {
         findings.into_iter().filter(|finding| finding.weight > Weight::Note).max_by_key(|finding| finding.weight)
     };
-    if standing.is_ready {
-        return worst(standing.findings);
+    if state.is_ready {
+        return worst(state.findings);
     }
-    if standing.weight() == Some(Weight::Note) {
+    if state.weight() == Some(Weight::Note) {
         return None;
     }
     let upgrade =
@@ -169,6 +169,6 @@ fn on_node(cluster: &Cluster<'_>, component: &'static Component, node: &NodeFact
         .into_iter()
         .flatten()
         .next()
-        .or_else(|| worst(standing.findings))
+        .or_else(|| worst(state.findings))
         .or_else(|| condition_problem(&context, component))
 }

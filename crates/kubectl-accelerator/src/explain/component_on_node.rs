@@ -43,7 +43,7 @@ impl ComponentState {
 
 /// Where a component that a node's mode wants stands there.
 #[must_use]
-pub fn standing(context: &NodeContext<'_>, component: &'static Component) -> ComponentState {
+pub fn component_state(context: &NodeContext<'_>, component: &'static Component) -> ComponentState {
     let Some(rebellions) = context.rebellions else {
         return ComponentState { is_not_deployed: true, ..ComponentState::off("not deployed", None) };
     };

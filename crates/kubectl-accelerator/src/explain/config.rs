@@ -1,4 +1,4 @@
-//! Why an AcceleratorConfig is as it is, and what is to be said before anything else when none counts.
+//! Explains an AcceleratorConfig, and why none counts.
 
 use accelerator_api::contract::{COMPONENTS, NODE_LABELER};
 use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Reason, condition_types, count};

@@ -28,8 +28,7 @@ fn unable(facts: &Facts, program: &str, deployment: &DeploymentFact) -> Finding 
             .todo(format!("kubectl -n {namespace} scale deployment {name} --replicas=1"));
     }
     if deployment.status.available_replicas == 0 {
-        let refused =
-            deployment.status.conditions.iter().find(|one| one.kind == "ReplicaFailure" && one.status == "True");
+        let refused = deployment.status.conditions.iter().find(|one| one.kind == "ReplicaFailure" && one.is_true());
         let available = deployment.status.conditions.iter().find(|one| one.kind == "Available");
         let why =
             refused.and_then(|one| one.message.as_deref()).map(|message| format!(": {message}")).unwrap_or_default();

@@ -188,3 +188,14 @@ pub(super) fn kept_off(context: &NodeContext<'_>, index: usize, component: &Comp
     };
     Some((row, finding.since(since)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node_labeler::options::PAUSED_LABELS_HOLD_DOWN;
+
+    #[test]
+    fn a_pause_may_stand_as_long_as_node_labeler_lets_it() {
+        assert_eq!(PAUSED_LABELS_HOLD_DOWN.parse::<SignedDuration>().expect("a duration"), PAUSE);
+    }
+}

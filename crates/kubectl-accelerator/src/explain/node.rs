@@ -5,7 +5,7 @@ use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Rebellions};
 use node_labeler::rules::{Decision, NodeState, Policy, decide};
 use node_labeler::view::NodeView;
 
-use super::component_on_node::standing;
+use super::component_on_node::component_state;
 use super::finding::{Explanation, Finding, Line};
 use super::{Cluster, config, driver, installation, labels, npus, place};
 use crate::facts::{Facts, NodeFact, PodFact};
@@ -107,12 +107,12 @@ pub(super) fn explain(cluster: &Cluster<'_>, name: &str) -> Explanation {
     findings.extend(labels::pending(&context));
     let mut ready = vec![];
     for component in context.components() {
-        let standing = standing(&context, component);
-        if standing.is_ready {
+        let state = component_state(&context, component);
+        if state.is_ready {
             ready.push(component.name);
         }
-        found.push(Line::new(component.name, standing.text));
-        findings.extend(standing.findings);
+        found.push(Line::new(component.name, state.text));
+        findings.extend(state.findings);
     }
     if let Some(state) = driver::state(&context) {
         found.push(Line::new("upgrade", state));
@@ -175,4 +175,16 @@ fn leftovers(context: &NodeContext<'_>) -> Option<Finding> {
             .since(since)
             .todo("if it lasts: kubectl describe the pod; its containers wait for those who use an NPU"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node_labeler::options::DISCOVERY_HOLD_DOWN;
+
+    #[test]
+    fn labels_outlive_discovery_as_long_as_node_labeler_lets_them() {
+        let default = DISCOVERY_HOLD_DOWN.parse::<k8s_openapi::jiff::SignedDuration>().expect("a duration");
+        assert_eq!(u128::try_from(default.as_millis()).expect("a positive one"), HOLD_DOWN.as_millis());
+    }
 }

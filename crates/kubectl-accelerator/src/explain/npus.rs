@@ -34,8 +34,7 @@ fn uses(context: &NodeContext<'_>, pod: &PodFact) -> bool {
 /// Why pods may have fewer NPUs than there are, once everything that makes them allocatable is ready.
 pub(super) fn missing(context: &NodeContext<'_>, ready: impl Fn(&str) -> bool) -> Option<Finding> {
     let (node, name) = (context.node, &context.node.metadata.name);
-    let in_container = context.decision.state == NodeState::InMode(Workload::Container);
-    if !in_container || driver::state(context).is_some() || !ready(DEVICE_PLUGIN.name) {
+    if !driver::is_wanted(context) || driver::state(context).is_some() || !ready(DEVICE_PLUGIN.name) {
         return None;
     }
     let (found, capacity, allocatable) = (node.found(), node.capacity(), node.allocatable());

@@ -29,8 +29,9 @@ pub(super) fn kubelet(node: &NodeFact, now: Timestamp) -> Option<Finding> {
         return Some(finding.since(made));
     };
     let why = if ready.status == "Unknown" { "its kubelet does not answer" } else { "its kubelet says so" };
-    let message = Some(&ready.message).filter(|message| !message.is_empty()).map(|message| format!(": {message}"));
-    let what = format!("node {name} is not ready: {why} ({}{})", ready.reason, message.unwrap_or_default());
+    let message = ready.message.as_ref().filter(|message| !message.is_empty()).map(|message| format!(": {message}"));
+    let reason = ready.reason.as_deref().unwrap_or_default();
+    let what = format!("node {name} is not ready: {why} ({reason}{})", message.unwrap_or_default());
     let finding = Finding::blocks(what).since(ready.last_transition_time.as_ref());
     Some(
         finding

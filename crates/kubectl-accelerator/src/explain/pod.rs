@@ -18,12 +18,10 @@ pub(super) fn problem(facts: &Facts, component: &Component, pod: &PodFact) -> Op
     let restarts = if pod.restarts() > 1 { format!(", {} restarts", pod.restarts()) } else { String::new() };
     let row = format!("pod {}: {}{restarts}", pod.metadata.name, vfio::named(facts, &words.text));
     let finding = match vfio::told(facts, &node, &words.text) {
-        Some(finding) => finding,
+        Some(finding) => Finding { what: format!("{} on node {node}: {}", component.name, finding.what), ..finding },
         None => advise(facts, component, pod, &words),
     };
-    let finding = Finding { what: format!("{} on node {node}: {}", component.name, finding.what), ..finding };
-    let prefixed = finding.what.replace(&format!("{} on node {node}: pod", component.name), "pod");
-    Some((row, Finding { what: prefixed, ..finding }.since(pod.since()).todo_if_none(&name)))
+    Some((row, finding.since(pod.since()).todo_if_none(&name)))
 }
 
 impl Finding {

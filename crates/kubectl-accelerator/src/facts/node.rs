@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use accelerator_api::Quantity;
 use accelerator_api::contract::{DRIVER_UPGRADE_ANNOTATION, NPU_COUNT_LABEL, NPU_RESOURCE_PREFIX};
 use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_labeler::view::NodeView;
 use rebellions_driver_controller::upgrade::Record;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Meta;
+use super::{Condition, Meta};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,23 +52,6 @@ pub struct Status {
     pub node_info: NodeInfo,
 }
 
-/// A condition of a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Condition {
-    /// `Ready`
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`
-    pub status: String,
-    /// Why, in a word.
-    pub reason: String,
-    /// Why, for people.
-    pub message: String,
-    /// Since when.
-    pub last_transition_time: Option<Time>,
-}
-
 /// The system of a node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -101,13 +83,13 @@ impl NodeFact {
     /// Its condition Ready, if it has one.
     #[must_use]
     pub fn ready(&self) -> Option<&Condition> {
-        self.status.conditions.iter().find(|condition| condition.kind == "Ready")
+        Condition::ready(&self.status.conditions)
     }
 
     /// Whether its kubelet says that it is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready().is_some_and(|ready| ready.status == "True")
+        self.ready().is_some_and(Condition::is_true)
     }
 
     /// How many NPUs pods may have.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Meta;
+use super::{Condition, Meta};
 
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,26 +75,6 @@ pub struct Status {
     pub container_statuses: Vec<ContainerState>,
 }
 
-/// A condition of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Condition {
-    /// `Ready`, `PodScheduled`, …
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True` or `False`
-    pub status: String,
-    /// Why, in a word.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Why, for people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// Since when.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_transition_time: Option<Time>,
-}
-
 /// Where a container stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -138,8 +118,8 @@ impl PodFact {
     /// Whether it is ready, and not about to end.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let ready = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
-        self.metadata.deletion_timestamp.is_none() && ready.is_some_and(|ready| ready.status == "True")
+        self.metadata.deletion_timestamp.is_none()
+            && Condition::ready(&self.status.conditions).is_some_and(Condition::is_true)
     }
 
     /// Since when it is what it is: since it was to have ended, by its condition Ready, else since it was made.
@@ -148,7 +128,7 @@ impl PodFact {
         if self.metadata.deletion_timestamp.is_some() {
             return self.metadata.deletion_timestamp.as_ref();
         }
-        let ready = self.status.conditions.iter().find(|condition| condition.kind == "Ready");
+        let ready = Condition::ready(&self.status.conditions);
         ready.and_then(|ready| ready.last_transition_time.as_ref()).or(self.metadata.creation_timestamp.as_ref())
     }
 

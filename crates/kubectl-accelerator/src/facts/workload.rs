@@ -136,7 +136,7 @@ pub struct DeploymentStatus {
     /// Pods that are available.
     pub available_replicas: i64,
     /// Its conditions.
-    pub conditions: Vec<super::pod::Condition>,
+    pub conditions: Vec<super::Condition>,
 }
 
 impl DeploymentFact {

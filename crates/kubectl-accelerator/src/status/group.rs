@@ -4,13 +4,13 @@ use accelerator_api::contract::{COMPONENTS, DEVICE_PLUGIN, DRIVER, DRIVER_VERSIO
 use node_labeler::rules::NodeState;
 use serde::Serialize;
 
-use crate::explain::{Explanation, NodeContext, Subject, Weight, explain_in, standing};
+use crate::explain::{Explanation, NodeContext, Subject, Weight, component_state, explain_in};
 use crate::facts::NodeFact;
 
 /// Where a component stands on a node, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stand {
+pub enum CellState {
     /// Its mode does not want it.
     #[serde(rename = "-")]
     Unwanted,
@@ -24,7 +24,7 @@ pub enum Stand {
     Failing,
 }
 
-impl Stand {
+impl CellState {
     /// As it is shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -44,7 +44,7 @@ pub struct Cell {
     /// Name of the component.
     pub component: &'static str,
     /// Where it stands.
-    pub state: Stand,
+    pub state: CellState,
 }
 
 /// What a node looks like. Nodes with the same are alike.
@@ -91,7 +91,7 @@ pub struct Group {
 pub(super) fn row(context: &NodeContext<'_>) -> (Row, Option<Weight>, Option<Explanation>) {
     let components: Vec<_> = COMPONENTS
         .into_iter()
-        .map(|component| Cell { component: component.name, state: stand(context, component) })
+        .map(|component| Cell { component: component.name, state: cell_state(context, component) })
         .collect();
     let node = context.node;
     let upgrade = context.upgrade().unwrap_or_default();
@@ -107,7 +107,7 @@ pub(super) fn row(context: &NodeContext<'_>) -> (Row, Option<Weight>, Option<Exp
         kubelet_ready: node.is_ready(),
     };
     // What is cheap to see decides whether the whole chain has to be gone through.
-    let is_plain = row.components.iter().all(|cell| cell.state <= Stand::Off)
+    let is_plain = row.components.iter().all(|cell| cell.state <= CellState::Off)
         && row.kubelet_ready
         && row.upgrade.is_empty()
         && (!has_npus || are_all_there(node, &row))
@@ -128,23 +128,23 @@ pub(super) fn row(context: &NodeContext<'_>) -> (Row, Option<Weight>, Option<Exp
 /// Whether pods may have every NPU that there is, as far as that is known.
 fn are_all_there(node: &NodeFact, row: &Row) -> bool {
     let is_advertised =
-        row.components.iter().any(|cell| cell.component == DEVICE_PLUGIN.name && cell.state == Stand::Ready);
+        row.components.iter().any(|cell| cell.component == DEVICE_PLUGIN.name && cell.state == CellState::Ready);
     let are_all =
         row.npus_found.is_none_or(|found| found == row.npus_allocatable) && node.capacity() == row.npus_allocatable;
     are_all && (row.npus_allocatable > 0 || !is_advertised)
 }
 
-fn stand(context: &NodeContext<'_>, component: &'static accelerator_api::contract::Component) -> Stand {
+fn cell_state(context: &NodeContext<'_>, component: &'static accelerator_api::contract::Component) -> CellState {
     if !context.components().any(|one| one.name == component.name) {
-        return Stand::Unwanted;
+        return CellState::Unwanted;
     }
-    let standing = standing(context, component);
-    match (standing.is_ready, standing.weight()) {
-        (_, Some(Weight::Blocks)) => Stand::Failing,
-        (true, _) => Stand::Ready,
-        (false, Some(Weight::Note)) => Stand::Off,
-        (false, None) if standing.is_not_deployed => Stand::Off,
-        (false, _) => Stand::Waiting,
+    let state = component_state(context, component);
+    match (state.is_ready, state.weight()) {
+        (_, Some(Weight::Blocks)) => CellState::Failing,
+        (true, _) => CellState::Ready,
+        (false, Some(Weight::Note)) => CellState::Off,
+        (false, None) if state.is_not_deployed => CellState::Off,
+        (false, _) => CellState::Waiting,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::group::{Group, Stand};
+use super::group::{CellState, Group};
 use super::summary::Summary;
 use crate::style::{Colour, Style};
 
@@ -80,10 +80,10 @@ fn line(group: &Group, is_wide: bool) -> Vec<(String, Option<Colour>)> {
     let mut cells = vec![(names(group, is_wide), name_colour), (row.mode.to_owned(), None)];
     cells.extend(row.components.iter().map(|cell| {
         let colour = match cell.state {
-            Stand::Ready => Some(Colour::Green),
-            Stand::Waiting => Some(Colour::Yellow),
-            Stand::Failing => Some(Colour::Red),
-            Stand::Unwanted | Stand::Off => None,
+            CellState::Ready => Some(Colour::Green),
+            CellState::Waiting => Some(Colour::Yellow),
+            CellState::Failing => Some(Colour::Red),
+            CellState::Unwanted | CellState::Off => None,
         };
         (cell.state.as_str().to_owned(), colour)
     }));
