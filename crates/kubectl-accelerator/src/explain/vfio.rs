@@ -8,7 +8,7 @@ const ADVICE: &[(&str, &str, &str)] = &[
     (
         "InUse",
         "an NPU is in use",
-        "end the process or pod that is named, or migrate the virtual machine; the agent goes on by itself",
+        "end the process or pod that is named, or shut the virtual machine down: one with a device of the host cannot be migrated; the agent goes on by itself",
     ),
     (
         "UseUnknown",
