@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use testbed::chart::{self, NO_SWITCHES, switches};
-use testbed::install::{render, render_overlay};
+use testbed::install::{render, render_own};
 use testbed::{Access, Cluster, ControlPlane, Profile, Wait, eventually, programs, repository};
 
 const NAME: &str = "accelerator-operator";
@@ -85,10 +85,6 @@ fn of_helm(mut object: Value) -> Value {
     object
 }
 
-fn component(name: &str) -> String {
-    format!("components/{name}")
-}
-
 #[test]
 fn the_chart_renders_what_kustomize_does() -> anyhow::Result<()> {
     let chart = Chart::new()?;
@@ -98,14 +94,13 @@ fn the_chart_renders_what_kustomize_does() -> anyhow::Result<()> {
     let switches = switches()?;
     let mut all = json!({"components": {}});
     for name in &switches {
-        let with = render_overlay(&[default], &[&component(name)], &json!({}))?;
+        let with = render_own(&[default], &[name.as_str()], &json!({}))?;
         chart.assert_same(&json!({"components": {name: true}}), with)?;
         chart.assert_same(&json!({"components": {name: false}}), render(default)?)?;
         all["components"][name] = true.into();
     }
-    let components: Vec<_> = switches.iter().map(|name| component(name)).collect();
-    let components: Vec<_> = components.iter().map(String::as_str).collect();
-    chart.assert_same(&all, render_overlay(&[default], &components, &json!({}))?)?;
+    let components: Vec<_> = switches.iter().map(String::as_str).collect();
+    chart.assert_same(&all, render_own(&[default], &components, &json!({}))?)?;
     assert!(switches.iter().any(|name| name == "monitoring"), "{switches:?}");
     Ok(())
 }
@@ -130,7 +125,7 @@ fn values_do_what_an_overlay_does() -> anyhow::Result<()> {
             image
         })
         .collect();
-    let with = |more: Value| render_overlay(default, &[], &more);
+    let with = |more: Value| render_own(default, &[], &more);
     let values = json!({"repository": "mirror:5000/npu", "tag": "v9", "digests": {crate::LABELER: digest}});
     chart.assert_same(&json!({"image": values}), with(json!({"images": images}))?)?;
     let tags: Vec<_> = repository::programs()
@@ -166,7 +161,7 @@ fn programs_the_crd_and_namespaces_can_be_left_out() -> anyhow::Result<()> {
     let chart = Chart::new()?;
     let one = "rebellions-device-plugin-controller";
     let base = format!("base/{one}");
-    let alone = render_overlay(&["crds", "base/namespaces", &base], &[], &json!({}))?;
+    let alone = render_own(&["crds", "base/namespaces", &base], &[], &json!({}))?;
     chart.assert_same(&json!({"controllers": [one]}), alone.clone())?;
     let without = |kind: &str| alone.iter().filter(|object| object["kind"] != kind).cloned().collect::<Vec<_>>();
     let values = json!({"controllers": [one], "namespaces": {"install": false}});

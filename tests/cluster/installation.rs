@@ -64,17 +64,9 @@ fn own(overlay: &str, components: &[&str], more: &Value) -> anyhow::Result<Vec<V
         setting("controller-namespace", &["name=npu-system"]),
     ];
     let used = settings.into_iter().filter(|one| components.iter().any(|name| one["name"] == **name));
-    let mut kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [format!("../deploy/overlays/{overlay}")],
-        "components": components.iter().map(|name| format!("../deploy/components/{name}")).collect::<Vec<_>>(),
-        "configMapGenerator": used.collect::<Vec<_>>(),
-    });
-    for (field, value) in more.as_object().into_iter().flatten() {
-        kustomization[field] = value.clone();
-    }
-    install::render_own(&kustomization)
+    let mut more = more.clone();
+    more["configMapGenerator"] = used.collect();
+    install::render_own(&[&format!("overlays/{overlay}")], components, &more)
 }
 
 /// A control plane on which nothing of ours is installed but the CRD and the namespaces.

@@ -22,7 +22,7 @@ use testbed::{
 
 use crate::{CONTAINER, LABELER};
 
-const COMPONENT: &str = "components/monitoring";
+const COMPONENT: &str = "monitoring";
 const AGENT: &str = "rebellions-vfio-manager";
 
 /// Writes rules as a file of Prometheus; JSON is YAML.
@@ -92,7 +92,7 @@ fn is_monitoring(object: &Value) -> bool {
 
 #[test]
 fn every_object_is_one_of_the_prometheus_operator() -> anyhow::Result<()> {
-    let mut objects = install::render_overlay(&[], &[COMPONENT], &json!({}))?;
+    let mut objects = install::render_own(&[], &[COMPONENT], &json!({}))?;
     objects.retain(is_monitoring);
     assert_eq!(check_types(&objects)?, 4, "two PodMonitors, a ServiceMonitor, a PrometheusRule");
     for object in &objects {
@@ -131,7 +131,7 @@ async fn the_component_is_applied_beside_the_default_overlay_and_again_without_a
         cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", &name])?;
     }
     let alone = install::render("overlays/default")?;
-    let objects = install::render_overlay(&["overlays/default"], &[COMPONENT], &json!({}))?;
+    let objects = install::render_own(&["overlays/default"], &[COMPONENT], &json!({}))?;
     let added: Vec<_> = objects.iter().filter(|object| !alone.contains(object)).cloned().collect();
     assert_eq!(added.len(), objects.len() - alone.len(), "what is there without the component stays as it is");
     assert_eq!(added.len(), 6, "a Service and a ConfigMap with those of the Prometheus Operator");
@@ -152,7 +152,7 @@ async fn the_component_is_applied_beside_the_default_overlay_and_again_without_a
 /// Where pods are chosen by labels and ports by name, both are of the pods that are shipped.
 #[test]
 fn who_is_scraped_is_there() -> anyhow::Result<()> {
-    let objects = install::render_overlay(&["overlays/default"], &[COMPONENT], &json!({}))?;
+    let objects = install::render_own(&["overlays/default"], &[COMPONENT], &json!({}))?;
     let mut pods = vec![];
     for object in objects.iter().filter(|object| install::is_deployment(object)) {
         pods.push((object["metadata"]["namespace"].clone(), object["spec"]["template"].clone()));

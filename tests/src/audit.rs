@@ -30,6 +30,21 @@ pub struct Request {
 }
 
 impl Request {
+    /// One of this user that was answered with 200.
+    #[must_use]
+    pub fn of(user: &str, verb: &str, resource: &str, name: &str, body: &Value) -> Self {
+        Self {
+            user: user.into(),
+            verb: verb.into(),
+            resource: resource.into(),
+            name: name.into(),
+            code: 200,
+            body: body.to_string(),
+            begun: Timestamp::UNIX_EPOCH,
+            ended: Timestamp::UNIX_EPOCH,
+        }
+    }
+
     /// Whether it changes something, or tries to.
     #[must_use]
     pub fn is_write(&self) -> bool {

@@ -61,7 +61,7 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
     let objects = install::render("overlays/default")?;
     fs::write(folder.join("files/objects.json"), json!({"objects": objects}).to_string())?;
     for name in switches()? {
-        let with = install::render_overlay(&["overlays/default"], &[&format!("components/{name}")], &json!({}))?;
+        let with = install::render_own(&["overlays/default"], &[&name], &json!({}))?;
         let delta = delta(&objects, &with).with_context(|| format!("the component {name}"))?;
         fs::write(parts.join(format!("{name}.json")), serde_json::to_string(&delta)?)?;
     }

@@ -21,8 +21,15 @@ pub fn render_of(repository: &Path, folder: &str) -> anyhow::Result<Vec<Value>> 
     objects(&build(&repository.join("deploy").join(folder))?)
 }
 
-/// What a kustomization of somebody's own, beside `deploy`, renders to: it names `../deploy/base/X`.
-pub fn render_own(kustomization: &Value) -> anyhow::Result<Vec<Value>> {
+/// What a kustomization of somebody's own, beside `deploy`, renders to: resources below `deploy`, components below
+/// `deploy/components`, and more fields.
+pub fn render_own(resources: &[&str], components: &[&str], more: &Value) -> anyhow::Result<Vec<Value>> {
+    let below = |tree: &str, names: &[&str]| names.iter().map(|name| format!("../{tree}/{name}")).collect::<Vec<_>>();
+    let mut kustomization = more.clone();
+    kustomization["apiVersion"] = "kustomize.config.k8s.io/v1beta1".into();
+    kustomization["kind"] = "Kustomization".into();
+    kustomization["resources"] = below("deploy", resources).into();
+    kustomization["components"] = below("deploy/components", components).into();
     let folder = tempfile::tempdir()?;
     // A resource cannot be named by an absolute path.
     std::os::unix::fs::symlink(repository::root().join("deploy"), folder.path().join("deploy"))?;
@@ -57,17 +64,6 @@ pub fn release_manifests(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     written.sort();
     Ok(written)
-}
-
-/// The same, of resources and components that are named by paths below `deploy/`.
-pub fn render_overlay(resources: &[&str], components: &[&str], more: &Value) -> anyhow::Result<Vec<Value>> {
-    let below = |names: &[&str]| names.iter().map(|name| format!("../deploy/{name}")).collect::<Vec<_>>();
-    let mut kustomization = more.clone();
-    kustomization["apiVersion"] = "kustomize.config.k8s.io/v1beta1".into();
-    kustomization["kind"] = "Kustomization".into();
-    kustomization["resources"] = below(resources).into();
-    kustomization["components"] = below(components).into();
-    render_own(&kustomization)
 }
 
 /// `kubectl apply --server-side -f -`

@@ -184,16 +184,7 @@ mod tests {
     }
 
     fn write(user: &str, resource: &str, name: &str, body: &Value) -> Request {
-        Request {
-            user: user.into(),
-            verb: "patch".into(),
-            resource: resource.into(),
-            name: name.into(),
-            code: 200,
-            body: body.to_string(),
-            begun: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-            ended: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-        }
+        Request::of(user, "patch", resource, name, body)
     }
 
     /// Each way in which it can go wrong is told, and what belongs to a step is not.

@@ -115,16 +115,7 @@ mod tests {
     }
 
     fn request(verb: &str, resource: &str, name: &str, body: &Value) -> Request {
-        Request {
-            user: DRIVER.controller.into(),
-            verb: verb.into(),
-            resource: resource.into(),
-            name: name.into(),
-            code: 200,
-            body: body.to_string(),
-            begun: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-            ended: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-        }
+        Request::of(DRIVER.controller, verb, resource, name, body)
     }
 
     fn settled() -> Vec<Seen> {
