@@ -1,6 +1,7 @@
 mod cost;
 mod fleets;
 mod guide;
+mod machine;
 mod messages;
 mod model;
 mod properties;

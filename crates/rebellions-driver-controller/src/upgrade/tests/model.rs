@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::world::{Cordon, World};
+use super::machine::Cordon;
+use super::world::World;
 use crate::pods::Obstacle;
 use crate::upgrade::{Action, IntOrPercent, Policy, Record};
 
@@ -188,8 +189,8 @@ impl World {
             // Whose the cordon is, nobody knows any more.
             _ => {
                 machine.view.record = None;
-                if machine.cordon == super::world::Cordon::Ours {
-                    machine.cordon = super::world::Cordon::Admins;
+                if machine.cordon == super::machine::Cordon::Ours {
+                    machine.cordon = super::machine::Cordon::Admins;
                 }
             }
         }
@@ -229,7 +230,7 @@ impl World {
     }
 }
 
-impl super::world::Machine {
+impl super::machine::Machine {
     fn admin_cordons(&mut self, is_cordoned: bool) {
         if self.view.is_unschedulable == is_cordoned {
             return;

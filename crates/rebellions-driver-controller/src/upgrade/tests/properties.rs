@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::machine::Cordon;
 use super::model::{Happening, happening};
-use super::world::{Cordon, World};
+use super::world::World;
 use crate::upgrade::State;
 
 proptest! {
