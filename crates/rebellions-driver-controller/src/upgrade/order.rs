@@ -27,8 +27,8 @@ pub(super) struct Candidate<'a> {
     failures: u32,
 }
 
-/// The order: after all others those that the API server refuses to write; then who was asked for, who has failed less often, the node of this controller after the others, then those that
-/// somebody cordoned, then by pool, then by name.
+/// The order: those that the API server refuses to write after all others; then who was asked for, who has failed less often, the
+/// node of this controller after the others, then those that somebody cordoned, then by pool, then by name.
 type Rank<'a> = (bool, bool, u32, bool, bool, Option<&'a str>, &'a str);
 
 impl<'a> Candidate<'a> {
