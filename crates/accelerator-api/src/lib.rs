@@ -39,5 +39,5 @@ pub use observed::ObservedConfig;
 pub use quantity::Quantity;
 pub use resources::ResourceRequirements;
 pub use status::{AcceleratorConfigStatus, ComponentStatus, NodeCounts, Reason, condition_types};
-pub use text::count;
+pub use text::{count, first_of};
 pub use toleration::Toleration;

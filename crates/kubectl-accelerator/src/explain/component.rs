@@ -1,7 +1,7 @@
 //! Why a component is as it is, over all of its nodes.
 
 use accelerator_api::contract::{Component, DEPLOY, DRIVER};
-use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Reason, count};
+use accelerator_api::{AcceleratorConfigStatus, ObservedConfig, Reason, count, first_of};
 
 use super::component_on_node::{component_state, condition_problem, not_deployed};
 use super::finding::{Explanation, Finding, Line, Weight};
@@ -141,9 +141,8 @@ fn several(finding: Finding, names: &[&str]) -> Finding {
     if names.len() == 1 {
         return finding;
     }
-    let first = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
-    Finding { what: format!("on {} nodes ({first}{more}): {}", names.len(), finding.what), ..finding }
+    let first = first_of(NAMED, names.len(), names.iter());
+    Finding { what: format!("on {} nodes ({first}): {}", names.len(), finding.what), ..finding }
 }
 
 /// The first thing that keeps the component from being ready on a node.

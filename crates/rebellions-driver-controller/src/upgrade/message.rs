@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use accelerator_api::contract::{DEVICE_PLUGIN, DRIVER_UPGRADE_REQUESTED_ANNOTATION, DRIVER_UPGRADE_SKIP_LABEL};
+use accelerator_api::first_of;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::clearing::is_obstacle;
@@ -197,8 +198,7 @@ fn pods_of<'a, T>(member: &Member<'a>, field: impl Fn(&'a NodePods) -> &'a Vec<T
 
 /// The first few, and how many more there are.
 pub(super) fn list<T: Display>(count: usize, names: impl Iterator<Item = T>) -> String {
-    let text = names.take(NAMED).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
-    if count > NAMED { format!("{text} and {} more", count - NAMED) } else { text }
+    first_of(NAMED, count, names)
 }
 
 fn name<'a>(member: &Member<'a>) -> &'a str {
